@@ -2,6 +2,7 @@
 #include "end.h"
 
 #include "io.h"
+#include "serial.h"
 
 enum end_port {
     PORT_DEBUG_EXIT = 0xF4,
@@ -9,6 +10,7 @@ enum end_port {
 };
 
 void finish(int failed) {
+    serial_flush();
     if (failed) {
         outb(PORT_DEBUG_EXIT, 1);
     }

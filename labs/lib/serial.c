@@ -8,7 +8,7 @@
 #include "io.h"
 
 enum uart_port {
-    COM1_DATA = 0x3F8,          /* with LCR_DLAB: divisor, low byte */
+    COM1_DATA = 0x3F8,             /* with LCR_DLAB: divisor, low byte */
     COM1_INTERRUPT_ENABLE = 0x3F9, /* with LCR_DLAB: divisor, high byte */
     COM1_FIFO_CONTROL = 0x3FA,
     COM1_LINE_CONTROL = 0x3FB,
@@ -21,6 +21,7 @@ enum uart_bits {
     LCR_8_BITS = 0x03,
     LCR_DLAB = 0x80,
     LSR_TRANSMITTER_HOLDING_EMPTY = 0x20,
+    LSR_TRANSMITTER_EMPTY = 0x40,
     MCR_DTR_RTS = 0x03,
 };
 
@@ -40,6 +41,11 @@ void serial_putc(char byte) {
     while (!(inb(COM1_LINE_STATUS) & LSR_TRANSMITTER_HOLDING_EMPTY)) {
     }
     outb(COM1_DATA, (uint8_t)byte);
+}
+
+void serial_flush(void) {
+    while (!(inb(COM1_LINE_STATUS) & LSR_TRANSMITTER_EMPTY)) {
+    }
 }
 
 void serial_puts(const char *string) {

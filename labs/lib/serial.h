@@ -10,6 +10,9 @@ void serial_init(void);
 /* Waits until the transmitter can take a byte, then sends it. */
 void serial_putc(char byte);
 
+/* Waits until the last byte has left the transmitter. */
+void serial_flush(void);
+
 /* Sends the string as it is, without adding a newline. */
 void serial_puts(const char *string);
 
