@@ -243,6 +243,7 @@ struct cpu {
     struct cpu_env env;
     const struct cpu_profile *profile;
     unsigned id;                  // APIC ID
+    unsigned package_cpus;        // vCPUs of the machine, for the topology leaves of CPUID; 0 counts as 1
     unsigned sipi_vector;
     uint64_t reference_instructions; // executed by the reference executor
     bool stop_requested;          // EXEC_STOP: the machine knows why
