@@ -56,15 +56,31 @@ enum insn_flag {
 
 enum { INSN_MAX_LENGTH = 15 };
 
+// What the fields hold, instruction by instruction (docs/decoder.md has the same list with examples):
+//   direction   to_reg = 1: the first operand is a register named by ModRM.reg (Gv,Ev forms; SSE loads; BLSI group: VEX.vvvv) and
+//               ModRM.rm is a source. to_reg = 0: ModRM.rm (or the only operand) is the first operand.
+//   immediates  has_imm = 1: the last operand is imm. Arithmetic, MOV, TEST, PUSH, IMUL3: sign-extended to 64 bits from the encoded
+//               width, MOV r64,imm64 in full. Shift and rotate counts (1 for D0/D1), BT group, SHLD/SHRD, IN, OUT, INT, AAM, AAD,
+//               RET imm16, SSE imm8: zero-extended. Shifts by CL: has_imm = 0.
+//   accumulator ADD AL,imm8 and the like, IN, OUT: FORM_REG, rm = 0 (RAX, AL), reg = 0. XCHG rAX,r: reg = 0, rm = r.
+//   opcode reg  PUSH/POP/INC/DEC/MOV r,imm/BSWAP: FORM_REG, rm = register.
+//   moffs       MOV A0-A3: FORM_MEM, moffs = 1, base = index = REG_NONE, disp = 0, imm = the offset (zero-extended); reg = 0 (RAX, AL).
+//   source size MOVZX, MOVSX, MOVSXD, CRC32: size_log2 is the destination's, imm the source's in bytes (1, 2, 4, 8).
+//   VEX (BMI)   imm = VEX.vvvv register number; RORX: imm8. BLSR, BLSMSK, BLSI: the destination is vvvv, reg is not an operand.
+//   SREG, CR, DR  reg = the segment, control or debug register; PUSH/POP of a fixed segment register: FORM_NONE, reg = segment.
+//   16-bit memory MOV_FROM_SREG, SLDT, STR, SMSW with FORM_MEM: size_log2 = 1, whatever the operand size.
+//   x87         imm = last opcode (FOP, SDM 1 8.1.9): escape byte bits 2:0 << 8 | ModRM; reg = ModRM.reg, rm = ModRM.rm (FORM_REG).
+//   MMX, SSSE3, SSE41, SSE42, AES, PCLMULQDQ  imm bits 7:0 = imm8; higher bits: the row of opcodes.def, for op_memory_*.
+//   strings, XLAT, MASKMOV: FORM_NONE; segment = DS or its override.
 struct insn {
     exec_fn *exec;
-    int64_t imm;        // immediate, sign- or zero-extended as the instruction uses it; relative branch: displacement
+    int64_t imm;        // immediate as the instruction uses it, see above; relative branch: displacement
                         // from the next instruction; far pointer: selector << 32 | offset; ENTER: level << 16 | size
     int32_t disp;       // displacement; RIP-relative: from the start of the block (base = REG_RIP), set so by the builder
     uint16_t op;        // enum op
     uint16_t delta;     // bytes from the start of the block
-    uint8_t reg;        // register number (segment, control, debug, XMM register number where the operand is one);
-                        // if size is 1 byte and it is a GPR: byte offset into cpu->regs (AH is 1, CL is 8, ...)
+    uint8_t reg;        // register number (segment, control, debug, XMM, MMX register number where the operand is one);
+                        // if the operand is a byte register: byte offset into cpu->regs (AH is 1, CL is 8, ...)
     uint8_t rm;         // likewise, FORM_REG only
     uint8_t base;       // FORM_MEM: index into cpu->regs
     uint8_t index;      // FORM_MEM: index into cpu->regs
@@ -74,10 +90,12 @@ struct insn {
     uint8_t addr_log2 : 2;    // address size: 1 = 16 bits, 2 = 32, 3 = 64
     uint8_t form : 2;         // enum insn_form
     uint8_t scale : 2;        // index << scale
-    uint8_t segment : 4;      // enum segment_register of a memory operand
+    uint8_t segment : 3;      // enum segment_register of a memory operand (explicit, or implicit as in MOVS)
+    uint8_t moffs : 1;        // the offset is in imm
     uint8_t vex : 1;          // VEX-encoded
     uint8_t vex_l : 1;        // VEX.L
-    uint8_t spare : 2;
+    uint8_t to_reg : 1;       // the destination is ModRM.reg (or VEX.vvvv), ModRM.rm is a source
+    uint8_t has_imm : 1;      // the last operand is imm
 };
 static_assert(sizeof(struct insn) == 32, "a cache line holds two instructions");
 
@@ -108,10 +126,31 @@ enum decode_status {
     DECODE_UNDEFINED, // #UD
 };
 
-// Decodes one instruction from `available` bytes (at most 15 are looked at). `mode`: enum code_mode bits. On DECODE_OK all of *in but exec, delta is set
-// (a RIP-relative disp is relative to the next instruction). On DECODE_UNDEFINED in->length is the length as far as known, in->op = OP_UD.
+// Decodes one instruction from `available` bytes (at most 15 are looked at). `mode`: enum code_mode bits. On DECODE_OK all of *in but
+// exec and delta is set (a RIP-relative disp is relative to the next instruction). On DECODE_UNDEFINED in->op is OP_UD and in->length
+// the bytes that were needed to know. DECODE_TRUNCATED is returned only if available < 15.
 enum decode_status decode(const uint8_t *bytes, unsigned available, unsigned mode, struct insn *in);
 
+// What an operation is made of, for costs, for the choice of handlers and for statistics.
+enum op_class {
+    OP_CLASS_INTEGER, // general registers and memory only
+    OP_CLASS_SSE,     // XMM registers
+    OP_CLASS_MMX,     // MMX registers (also those conversions between XMM and MMX)
+    OP_CLASS_X87,
+    OP_CLASS_SYSTEM,  // privileged state, descriptor tables, intercepts, I/O
+    OP_CLASS_BRANCH,  // control transfer
+    OP_CLASS_VMX,
+};
+
 const char *op_name(unsigned op); // mnemonic, lower case
+enum op_class op_class(unsigned op);
+bool op_ends_block(unsigned op);  // control transfers, system instructions, and what changes the code mode
+
+// The memory operand that ModRM or moffs names (FORM_MEM). Implicit operands (stack, strings, XLAT, MASKMOV, descriptor tables) do
+// not count. Bytes accessed; 0: none, or only its address is used (LEA, NOP, INVLPG, prefetches).
+// XSAVE family: 576, its legacy area and header. BT with a register bit offset: of the operand size, at an address the offset moves.
+unsigned op_memory_size(const struct insn *in);
+bool op_memory_read(const struct insn *in);
+bool op_memory_written(const struct insn *in);
 
 #endif
