@@ -47,7 +47,7 @@ static inline struct vmcs_region *vmcs_region_at(const struct memory *memory, hp
 
 // What is known of a field.
 struct vmcs_field_info {
-    const char *name;   // SDM-like, lower case: "guest_rip"
+    const char *name;   // as in fields.def: "GUEST_RIP"
     const char *title;  // the SDM's name
     uint32_t encoding;  // of the full field
     enum vmcs_width width;

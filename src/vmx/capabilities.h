@@ -20,7 +20,7 @@ struct vmx_caps {
     uint64_t msr[MSR_IA32_VMX_VMFUNC - MSR_IA32_VMX_BASIC + 1]; // by index - 480H, what RDMSR reads; already limited to what is implemented
     bool msr_present[MSR_IA32_VMX_VMFUNC - MSR_IA32_VMX_BASIC + 1];
     uint64_t feature_control;       // reset value of IA32_FEATURE_CONTROL
-    struct control_caps pin, primary, secondary, exit, entry, vmfunc;  // TRUE MSRs where available
+    struct control_caps pin, primary, secondary, tertiary, exit, exit2, entry, vmfunc; // TRUE MSRs where available
     uint64_t cr0_fixed0, cr0_fixed1, cr4_fixed0, cr4_fixed1;
     uint64_t ept_vpid;              // IA32_VMX_EPT_VPID_CAP
     uint64_t misc;                  // IA32_VMX_MISC
