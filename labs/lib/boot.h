@@ -11,8 +11,8 @@
 #define BOOT_DS 0x10 /* data, DPL 0; in SS, DS, ES, FS and GS */
 #define BOOT_TR 0x18 /* 64-bit TSS; its descriptor takes two slots */
 
-#define BOOT_TSS_LIMIT 0x67 /* a 64-bit TSS of 104 bytes, without an I/O permission bitmap */
-#define BOOT_IST_DOUBLE_FAULT 1 /* the double-fault handler gets a stack of its own */
+#define BOOT_TSS_LIMIT        0x67 /* a 64-bit TSS of 104 bytes, without an I/O permission bitmap */
+#define BOOT_IST_DOUBLE_FAULT 1    /* the double-fault handler gets a stack of its own */
 
 #ifndef __ASSEMBLER__
 #include <stdint.h>

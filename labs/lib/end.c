@@ -9,7 +9,8 @@ enum end_port {
     PORT_BOCHS_SHUTDOWN = 0x8900,
 };
 
-void finish(int failed) {
+void finish(int failed)
+{
     serial_flush();
     if (failed) {
         outb(PORT_DEBUG_EXIT, 1);

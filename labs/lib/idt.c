@@ -34,7 +34,8 @@ void idt_dispatch(struct interrupt_frame *frame);
 static struct gate idt[VECTOR_COUNT] __attribute__((aligned(16)));
 static idt_handler *handlers[VECTOR_COUNT];
 
-void idt_init(void) {
+void idt_init(void)
+{
     for (unsigned vector = 0; vector < VECTOR_COUNT; vector++) {
         uint64_t stub = (uint64_t)&idt_stubs[vector * STUB_BYTES];
         idt[vector] = (struct gate){
@@ -50,12 +51,12 @@ void idt_init(void) {
     lidt(&idtr);
 }
 
-void idt_set_handler(unsigned vector, idt_handler *handler) {
-    handlers[vector] = handler;
-}
+void idt_set_handler(unsigned vector, idt_handler *handler) { handlers[vector] = handler; }
 
-static void report_and_end(const struct interrupt_frame *frame) {
-    serial_printf("\nunexpected vector %lu, error code 0x%lx, CR2 0x%lx\n", frame->vector, frame->error_code, read_cr2());
+static void report_and_end(const struct interrupt_frame *frame)
+{
+    serial_printf("\nunexpected vector %lu, error code 0x%lx, CR2 0x%lx\n", frame->vector, frame->error_code,
+                  read_cr2());
     serial_printf("RIP %016lx  RFLAGS %016lx  RSP %016lx\n", frame->rip, frame->rflags, frame->rsp);
     serial_printf("RAX %016lx  RBX %016lx  RCX %016lx  RDX %016lx\n", frame->rax, frame->rbx, frame->rcx, frame->rdx);
     serial_printf("RSI %016lx  RDI %016lx  RBP %016lx\n", frame->rsi, frame->rdi, frame->rbp);
@@ -63,7 +64,8 @@ static void report_and_end(const struct interrupt_frame *frame) {
 }
 
 /* Called by every stub. */
-void idt_dispatch(struct interrupt_frame *frame) {
+void idt_dispatch(struct interrupt_frame *frame)
+{
     idt_handler *handler = handlers[frame->vector];
     if (handler) {
         handler(frame);

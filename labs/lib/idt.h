@@ -8,8 +8,8 @@
 #include <stdint.h>
 
 enum exception_vector {
-    VECTOR_DE = 0,  /* divide error */
-    VECTOR_DB = 1,  /* debug */
+    VECTOR_DE = 0, /* divide error */
+    VECTOR_DB = 1, /* debug */
     VECTOR_NMI = 2,
     VECTOR_BP = 3,  /* breakpoint */
     VECTOR_UD = 6,  /* invalid opcode */

@@ -15,13 +15,13 @@ enum multiboot_info_flags {
 };
 
 struct multiboot_info {
-    uint32_t flags;       /* which members below are valid: enum multiboot_info_flags */
-    uint32_t mem_lower;   /* KiB from address 0, at most 640 */
-    uint32_t mem_upper;   /* KiB from 1 MiB to the first hole */
+    uint32_t flags;     /* which members below are valid: enum multiboot_info_flags */
+    uint32_t mem_lower; /* KiB from address 0, at most 640 */
+    uint32_t mem_upper; /* KiB from 1 MiB to the first hole */
     uint32_t boot_device;
-    uint32_t cmdline;     /* address of a NUL-terminated string */
+    uint32_t cmdline; /* address of a NUL-terminated string */
     uint32_t mods_count;
-    uint32_t mods_addr;   /* address of mods_count structs multiboot_module */
+    uint32_t mods_addr; /* address of mods_count structs multiboot_module */
     uint32_t syms[4];
     uint32_t mmap_length; /* bytes */
     uint32_t mmap_addr;   /* address of the first struct multiboot_mmap_entry */
@@ -37,7 +37,7 @@ struct multiboot_module {
 struct multiboot_mmap_entry {
     uint32_t size; /* bytes of this entry after this member: the next entry begins at &addr + size */
     uint64_t addr;
-    uint64_t len; /* bytes */
+    uint64_t len;  /* bytes */
     uint32_t type; /* 1: available memory */
 } __attribute__((packed));
 

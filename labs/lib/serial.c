@@ -1,7 +1,6 @@
 /* A polled 16550 UART; register layout as in the National Semiconductor PC16550D data sheet. */
 #include "serial.h"
 
-#include <stdarg.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -27,7 +26,8 @@ enum uart_bits {
 
 enum { DIGITS_MAX = 20 }; /* of an unsigned 64-bit number, in decimal */
 
-void serial_init(void) {
+void serial_init(void)
+{
     outb(COM1_INTERRUPT_ENABLE, 0);
     outb(COM1_LINE_CONTROL, LCR_DLAB);
     outb(COM1_DATA, 1); /* divisor 1: 115200 baud */
@@ -37,18 +37,21 @@ void serial_init(void) {
     outb(COM1_MODEM_CONTROL, MCR_DTR_RTS);
 }
 
-void serial_putc(char byte) {
+void serial_putc(char byte)
+{
     while (!(inb(COM1_LINE_STATUS) & LSR_TRANSMITTER_HOLDING_EMPTY)) {
     }
     outb(COM1_DATA, (uint8_t)byte);
 }
 
-void serial_flush(void) {
+void serial_flush(void)
+{
     while (!(inb(COM1_LINE_STATUS) & LSR_TRANSMITTER_EMPTY)) {
     }
 }
 
-void serial_puts(const char *string) {
+void serial_puts(const char *string)
+{
     while (*string) {
         serial_putc(*string++);
     }
@@ -60,7 +63,8 @@ struct number_format {
     char pad;
 };
 
-static void put_number(uint64_t magnitude, bool negative, struct number_format format) {
+static void put_number(uint64_t magnitude, bool negative, struct number_format format)
+{
     char digits[DIGITS_MAX];
     unsigned count = 0;
 
@@ -83,15 +87,14 @@ static void put_number(uint64_t magnitude, bool negative, struct number_format f
     }
 }
 
-static void put_signed(int64_t value, struct number_format format) {
+static void put_signed(int64_t value, struct number_format format)
+{
     uint64_t magnitude = (uint64_t)value;
     put_number(value < 0 ? 0 - magnitude : magnitude, value < 0, format);
 }
 
-void serial_printf(const char *format, ...) {
-    va_list arguments;
-    va_start(arguments, format);
-
+void serial_vprintf(const char *format, va_list arguments)
+{
     for (; *format; format++) {
         if (*format != '%') {
             serial_putc(*format);
@@ -113,27 +116,25 @@ void serial_printf(const char *format, ...) {
         }
 
         switch (*format) {
-        case 'c':
-            serial_putc((char)va_arg(arguments, int));
-            break;
-        case 's':
-            serial_puts(va_arg(arguments, const char *));
-            break;
-        case 'd':
-            put_signed(is_long ? va_arg(arguments, long) : va_arg(arguments, int), number);
-            break;
+        case 'c': serial_putc((char)va_arg(arguments, int)); break;
+        case 's': serial_puts(va_arg(arguments, const char *)); break;
+        case 'd': put_signed(is_long ? va_arg(arguments, long) : va_arg(arguments, int), number); break;
         case 'x':
             number.base = 16;
             /* fall through */
         case 'u':
             put_number(is_long ? va_arg(arguments, unsigned long) : va_arg(arguments, unsigned), false, number);
             break;
-        case '\0': /* a lone % at the end */
-            va_end(arguments);
-            return;
-        default:
-            serial_putc(*format);
+        case '\0': /* a lone % at the end */ return;
+        default: serial_putc(*format);
         }
     }
+}
+
+void serial_printf(const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    serial_vprintf(format, arguments);
     va_end(arguments);
 }

@@ -5,6 +5,8 @@
 #ifndef LABS_LIB_SERIAL_H
 #define LABS_LIB_SERIAL_H
 
+#include <stdarg.h>
+
 void serial_init(void);
 
 /* Waits until the transmitter can take a byte, then sends it. */
@@ -21,5 +23,7 @@ void serial_puts(const char *string);
  * the left, with zeros if it begins with 0 (%016lx). Anything else is sent as it stands.
  */
 __attribute__((format(printf, 1, 2))) void serial_printf(const char *format, ...);
+
+__attribute__((format(printf, 1, 0))) void serial_vprintf(const char *format, va_list arguments);
 
 #endif

@@ -3,19 +3,22 @@
 
 #include <stdint.h>
 
-void *memset(void *destination, int byte, size_t count) {
+void *memset(void *destination, int byte, size_t count)
+{
     void *next = destination;
     __asm__ volatile("rep stosb" : "+D"(next), "+c"(count) : "a"(byte) : "memory");
     return destination;
 }
 
-void *memcpy(void *destination, const void *source, size_t count) {
+void *memcpy(void *destination, const void *source, size_t count)
+{
     void *next = destination;
     __asm__ volatile("rep movsb" : "+D"(next), "+S"(source), "+c"(count) : : "memory");
     return destination;
 }
 
-void *memmove(void *destination, const void *source, size_t count) {
+void *memmove(void *destination, const void *source, size_t count)
+{
     if ((uintptr_t)destination - (uintptr_t)source >= count) { /* ascending order reads no byte already written */
         return memcpy(destination, source, count);
     }
@@ -25,7 +28,8 @@ void *memmove(void *destination, const void *source, size_t count) {
     return destination;
 }
 
-int memcmp(const void *left, const void *right, size_t count) {
+int memcmp(const void *left, const void *right, size_t count)
+{
     const unsigned char *a = left;
     const unsigned char *b = right;
     for (; count; a++, b++, count--) {

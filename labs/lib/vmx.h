@@ -64,15 +64,15 @@ enum pin_based_controls {
 };
 
 /* SDM 3C "Processor-Based VM-Execution Controls", primary */
-#define PRIMARY_HLT_EXITING (UINT32_C(1) << 7)
-#define PRIMARY_INVLPG_EXITING (UINT32_C(1) << 9)
-#define PRIMARY_RDTSC_EXITING (UINT32_C(1) << 12)
-#define PRIMARY_CR3_LOAD_EXITING (UINT32_C(1) << 15)
-#define PRIMARY_CR3_STORE_EXITING (UINT32_C(1) << 16)
-#define PRIMARY_MOV_DR_EXITING (UINT32_C(1) << 23)
-#define PRIMARY_UNCONDITIONAL_IO_EXITING (UINT32_C(1) << 24)
-#define PRIMARY_USE_IO_BITMAPS (UINT32_C(1) << 25)
-#define PRIMARY_USE_MSR_BITMAPS (UINT32_C(1) << 28)
+#define PRIMARY_HLT_EXITING                 (UINT32_C(1) << 7)
+#define PRIMARY_INVLPG_EXITING              (UINT32_C(1) << 9)
+#define PRIMARY_RDTSC_EXITING               (UINT32_C(1) << 12)
+#define PRIMARY_CR3_LOAD_EXITING            (UINT32_C(1) << 15)
+#define PRIMARY_CR3_STORE_EXITING           (UINT32_C(1) << 16)
+#define PRIMARY_MOV_DR_EXITING              (UINT32_C(1) << 23)
+#define PRIMARY_UNCONDITIONAL_IO_EXITING    (UINT32_C(1) << 24)
+#define PRIMARY_USE_IO_BITMAPS              (UINT32_C(1) << 25)
+#define PRIMARY_USE_MSR_BITMAPS             (UINT32_C(1) << 28)
 #define PRIMARY_ACTIVATE_SECONDARY_CONTROLS (UINT32_C(1) << 31)
 
 /* The same, secondary */
@@ -104,19 +104,19 @@ enum entry_controls {
 #define VMX_BASIC_TRUE_CONTROLS (UINT64_C(1) << 55)
 
 /* Bits of IA32_VMX_EPT_VPID_CAP */
-#define EPT_CAP_EXECUTE_ONLY (UINT64_C(1) << 0)
-#define EPT_CAP_WALK_LENGTH_4 (UINT64_C(1) << 6)
-#define EPT_CAP_WRITE_BACK (UINT64_C(1) << 14)
-#define EPT_CAP_2M_PAGES (UINT64_C(1) << 16)
-#define EPT_CAP_1G_PAGES (UINT64_C(1) << 17)
-#define EPT_CAP_INVEPT (UINT64_C(1) << 20)
-#define EPT_CAP_ACCESSED_DIRTY (UINT64_C(1) << 21)
+#define EPT_CAP_EXECUTE_ONLY          (UINT64_C(1) << 0)
+#define EPT_CAP_WALK_LENGTH_4         (UINT64_C(1) << 6)
+#define EPT_CAP_WRITE_BACK            (UINT64_C(1) << 14)
+#define EPT_CAP_2M_PAGES              (UINT64_C(1) << 16)
+#define EPT_CAP_1G_PAGES              (UINT64_C(1) << 17)
+#define EPT_CAP_INVEPT                (UINT64_C(1) << 20)
+#define EPT_CAP_ACCESSED_DIRTY        (UINT64_C(1) << 21)
 #define EPT_CAP_INVEPT_SINGLE_CONTEXT (UINT64_C(1) << 25)
-#define EPT_CAP_INVEPT_ALL_CONTEXTS (UINT64_C(1) << 26)
-#define VPID_CAP_INVVPID (UINT64_C(1) << 32)
-#define VPID_CAP_INDIVIDUAL_ADDRESS (UINT64_C(1) << 40)
-#define VPID_CAP_SINGLE_CONTEXT (UINT64_C(1) << 41)
-#define VPID_CAP_ALL_CONTEXTS (UINT64_C(1) << 42)
+#define EPT_CAP_INVEPT_ALL_CONTEXTS   (UINT64_C(1) << 26)
+#define VPID_CAP_INVVPID              (UINT64_C(1) << 32)
+#define VPID_CAP_INDIVIDUAL_ADDRESS   (UINT64_C(1) << 40)
+#define VPID_CAP_SINGLE_CONTEXT       (UINT64_C(1) << 41)
+#define VPID_CAP_ALL_CONTEXTS         (UINT64_C(1) << 42)
 
 /* SDM 3C "Segment access rights": the field's bits 15:0 are those of a descriptor; bit 16 marks an unusable register. */
 enum segment_access_rights {
@@ -335,9 +335,19 @@ struct vmx_region {
     uint8_t data[4096 - 8]; /* the processor's own business */
 } __attribute__((aligned(4096)));
 
-/* The registers that a VM exit leaves as the guest had them; the others are in the VMCS. vmx_enter.S knows the layout. */
+/*
+ * The registers that a VM exit leaves as the guest had them; the others are in the VMCS. by_number[] has the numbers of
+ * instruction encodings and exit qualifications. vmx_enter.S knows the layout.
+ */
 struct guest_registers {
-    uint64_t rax, rbx, rcx, rdx, rsi, rdi, rbp, r8, r9, r10, r11, r12, r13, r14, r15;
+    union {
+        struct {
+            uint64_t rax, rcx, rdx, rbx;
+            uint64_t rsp_in_vmcs; /* not used: the field guest_rsp has it */
+            uint64_t rbp, rsi, rdi, r8, r9, r10, r11, r12, r13, r14, r15;
+        };
+        uint64_t by_number[16];
+    };
 };
 
 enum vmx_entry_instruction {

@@ -7,11 +7,10 @@
 #include "serial.h"
 #include "string.h"
 
-bool vmx_is_supported(void) {
-    return cpuid(1, 0).ecx & CPUID_1_ECX_VMX;
-}
+bool vmx_is_supported(void) { return cpuid(1, 0).ecx & CPUID_1_ECX_VMX; }
 
-static bool permit_vmxon(void) {
+static bool permit_vmxon(void)
+{
     uint64_t feature_control = rdmsr(MSR_IA32_FEATURE_CONTROL);
     if (!(feature_control & FEATURE_CONTROL_LOCK)) {
         feature_control |= FEATURE_CONTROL_LOCK | FEATURE_CONTROL_VMXON_OUTSIDE_SMX;
@@ -21,11 +20,13 @@ static bool permit_vmxon(void) {
 }
 
 /* A bit that is 1 in FIXED0 must be 1; a bit that is 0 in FIXED1 must be 0. */
-static uint64_t apply_fixed_bits(uint64_t value, enum msr fixed0, enum msr fixed1) {
+static uint64_t apply_fixed_bits(uint64_t value, enum msr fixed0, enum msr fixed1)
+{
     return (value | rdmsr(fixed0)) & rdmsr(fixed1);
 }
 
-bool vmx_enable(void) {
+bool vmx_enable(void)
+{
     if (!permit_vmxon()) {
         return false;
     }
@@ -34,7 +35,8 @@ bool vmx_enable(void) {
     return true;
 }
 
-void vmx_region_init(struct vmx_region *region) {
+void vmx_region_init(struct vmx_region *region)
+{
     memset(region, 0, sizeof *region);
     region->revision = (uint32_t)(rdmsr(MSR_IA32_VMX_BASIC) & VMX_BASIC_REVISION_MASK);
 }
@@ -43,26 +45,24 @@ void vmx_region_init(struct vmx_region *region) {
  * A capability MSR of a control field: bits 31:0 are the control bits that must be 1, bits 63:32 those that may be 1.
  * The TRUE MSRs, where they exist, let more of the bits be 0.
  */
-static uint64_t read_control_capability(enum control_field field) {
+static uint64_t read_control_capability(enum control_field field)
+{
     static const enum msr classic[] = {
-        [CONTROLS_PIN] = MSR_IA32_VMX_PINBASED_CTLS,
-        [CONTROLS_PRIMARY] = MSR_IA32_VMX_PROCBASED_CTLS,
-        [CONTROLS_SECONDARY] = MSR_IA32_VMX_PROCBASED_CTLS2,
-        [CONTROLS_EXIT] = MSR_IA32_VMX_EXIT_CTLS,
+        [CONTROLS_PIN] = MSR_IA32_VMX_PINBASED_CTLS,         [CONTROLS_PRIMARY] = MSR_IA32_VMX_PROCBASED_CTLS,
+        [CONTROLS_SECONDARY] = MSR_IA32_VMX_PROCBASED_CTLS2, [CONTROLS_EXIT] = MSR_IA32_VMX_EXIT_CTLS,
         [CONTROLS_ENTRY] = MSR_IA32_VMX_ENTRY_CTLS,
     };
     static const enum msr true_controls[] = {
-        [CONTROLS_PIN] = MSR_IA32_VMX_TRUE_PINBASED_CTLS,
-        [CONTROLS_PRIMARY] = MSR_IA32_VMX_TRUE_PROCBASED_CTLS,
+        [CONTROLS_PIN] = MSR_IA32_VMX_TRUE_PINBASED_CTLS,    [CONTROLS_PRIMARY] = MSR_IA32_VMX_TRUE_PROCBASED_CTLS,
         [CONTROLS_SECONDARY] = MSR_IA32_VMX_PROCBASED_CTLS2, /* there is no TRUE one */
-        [CONTROLS_EXIT] = MSR_IA32_VMX_TRUE_EXIT_CTLS,
-        [CONTROLS_ENTRY] = MSR_IA32_VMX_TRUE_ENTRY_CTLS,
+        [CONTROLS_EXIT] = MSR_IA32_VMX_TRUE_EXIT_CTLS,       [CONTROLS_ENTRY] = MSR_IA32_VMX_TRUE_ENTRY_CTLS,
     };
     bool has_true_controls = rdmsr(MSR_IA32_VMX_BASIC) & VMX_BASIC_TRUE_CONTROLS;
     return rdmsr(has_true_controls ? true_controls[field] : classic[field]);
 }
 
-bool vmx_controls_allow(enum control_field field, uint32_t wanted) {
+bool vmx_controls_allow(enum control_field field, uint32_t wanted)
+{
     if (field == CONTROLS_SECONDARY && !vmx_controls_allow(CONTROLS_PRIMARY, PRIMARY_ACTIVATE_SECONDARY_CONTROLS)) {
         return false; /* the capability MSR does not exist either */
     }
@@ -70,7 +70,8 @@ bool vmx_controls_allow(enum control_field field, uint32_t wanted) {
     return (wanted & ~may_be_one) == 0;
 }
 
-uint32_t vmx_controls_value(enum control_field field, uint32_t wanted) {
+uint32_t vmx_controls_value(enum control_field field, uint32_t wanted)
+{
     static const char *const names[] = {"pin-based", "primary", "secondary", "VM-exit", "VM-entry"};
     if (!vmx_controls_allow(field, wanted)) {
         serial_printf("this processor does not allow all of the %s controls 0x%x\n", names[field], wanted);
@@ -80,7 +81,8 @@ uint32_t vmx_controls_value(enum control_field field, uint32_t wanted) {
     return wanted | must_be_one;
 }
 
-void vmx_write_host_state(void) {
+void vmx_write_host_state(void)
+{
     vmcs_write(VMCS_HOST_CR0, read_cr0());
     vmcs_write(VMCS_HOST_CR3, read_cr3());
     vmcs_write(VMCS_HOST_CR4, read_cr4());
@@ -105,17 +107,28 @@ void vmx_write_host_state(void) {
 }
 
 /* The fields of segment register number n, in the order ES CS SS DS FS GS LDTR TR, lie 2 n above those of ES. */
-enum segment_register { SEGMENT_ES, SEGMENT_CS, SEGMENT_SS, SEGMENT_DS, SEGMENT_FS, SEGMENT_GS, SEGMENT_LDTR, SEGMENT_TR };
+enum segment_register {
+    SEGMENT_ES,
+    SEGMENT_CS,
+    SEGMENT_SS,
+    SEGMENT_DS,
+    SEGMENT_FS,
+    SEGMENT_GS,
+    SEGMENT_LDTR,
+    SEGMENT_TR
+};
 
 static void write_guest_segment(enum segment_register segment, uint16_t selector, uint64_t base, uint32_t limit,
-                                uint32_t access_rights) {
+                                uint32_t access_rights)
+{
     vmcs_write(VMCS_GUEST_ES_SELECTOR + 2 * segment, selector);
     vmcs_write(VMCS_GUEST_ES_BASE + 2 * segment, base);
     vmcs_write(VMCS_GUEST_ES_LIMIT + 2 * segment, limit);
     vmcs_write(VMCS_GUEST_ES_ACCESS_RIGHTS + 2 * segment, access_rights);
 }
 
-static void write_guest_segments_64(void) {
+static void write_guest_segments_64(void)
+{
     write_guest_segment(SEGMENT_CS, BOOT_CS, 0, 0xFFFFFFFF, ACCESS_RIGHTS_CODE64);
     write_guest_segment(SEGMENT_SS, BOOT_DS, 0, 0xFFFFFFFF, ACCESS_RIGHTS_DATA32);
     write_guest_segment(SEGMENT_DS, BOOT_DS, 0, 0xFFFFFFFF, ACCESS_RIGHTS_DATA32);
@@ -132,7 +145,8 @@ static void write_guest_segments_64(void) {
 }
 
 /* No event to inject, no MSR lists, no bitmaps, no CR0 or CR4 bit owned by the host. */
-static void clear_unused_controls(void) {
+static void clear_unused_controls(void)
+{
     vmcs_write(VMCS_EXCEPTION_BITMAP, 0);
     vmcs_write(VMCS_PAGE_FAULT_ERROR_CODE_MASK, 0);
     vmcs_write(VMCS_PAGE_FAULT_ERROR_CODE_MATCH, 0);
@@ -147,7 +161,8 @@ static void clear_unused_controls(void) {
     vmcs_write(VMCS_CR4_READ_SHADOW, read_cr4());
 }
 
-void vmx_write_guest_state_64(uint64_t rip, uint64_t rsp) {
+void vmx_write_guest_state_64(uint64_t rip, uint64_t rsp)
+{
     clear_unused_controls();
     write_guest_segments_64();
 

@@ -1,0 +1,66 @@
+/* See check.h. */
+#include "check.h"
+
+#include <stdarg.h>
+
+#include "end.h"
+#include "serial.h"
+
+static unsigned failures; /* a guest is one program on one processor */
+
+static void report(bool holds, const char *statement, va_list arguments)
+{
+    serial_puts(holds ? "  ok    " : "  FAIL  ");
+    serial_vprintf(statement, arguments);
+    serial_putc('\n');
+    failures += !holds;
+}
+
+bool check(bool holds, const char *statement, ...)
+{
+    va_list arguments;
+    va_start(arguments, statement);
+    report(holds, statement, arguments);
+    va_end(arguments);
+    return holds;
+}
+
+bool check_quietly(bool holds, const char *statement, ...)
+{
+    if (!holds) {
+        va_list arguments;
+        va_start(arguments, statement);
+        report(holds, statement, arguments);
+        va_end(arguments);
+    }
+    return holds;
+}
+
+void require(bool holds, const char *statement, ...)
+{
+    va_list arguments;
+    va_start(arguments, statement);
+    report(holds, statement, arguments);
+    va_end(arguments);
+    if (!holds) {
+        serial_puts("cannot go on\n");
+        finish(1);
+    }
+}
+
+unsigned check_failures(void) { return failures; }
+
+int check_verdict(const char *name, const char *detail, ...)
+{
+    if (failures) {
+        serial_printf("%s: FAIL (%u failures)\n", name, failures);
+        return 1;
+    }
+    va_list arguments;
+    va_start(arguments, detail);
+    serial_printf("%s: PASS (", name);
+    serial_vprintf(detail, arguments);
+    serial_puts(")\n");
+    va_end(arguments);
+    return 0;
+}
