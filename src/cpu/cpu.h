@@ -137,6 +137,7 @@ struct vmx_ops {
     // In non-root: source 0 CALL 1 IRET 2 JMP 3 task gate in the IDT (then `during`); length: instruction length or 0.
     enum exec_result (*task_switch)(struct cpu *cpu, uint16_t selector, unsigned source, unsigned length, const struct event *during);
     // At an instruction boundary with PENDING_VMX or an interrupt, NMI, INIT or SIPI pending in non-root: decides by the priority table. EXEC_NEXT: nothing exits.
+    // With PENDING_DEBUG and no MOV SS blocking only what ranks above debug traps (INIT, MTF) is decided; the core then delivers the trap.
     enum exec_result (*boundary)(struct cpu *cpu);
     // In VMX operation: whether CR0/CR4 values are allowed (fixed bits). Outside it is not called.
     bool (*cr0_allowed)(const struct cpu *cpu, uint64_t value);
@@ -223,6 +224,7 @@ struct cpu {
     uint32_t interruptibility;    // BLOCKING_*
     uint64_t pending_debug;       // as VMCS "pending debug exceptions": bits 3:0, 12, 14, 16; bit 15: T flag of a TSS (never in non-root)
     uint64_t random_state;        // of RDRAND and RDSEED: seeded by the configuration
+    uint64_t step_rip;            // RIP at debug_step_begin()
     bool nmi_unblocked_by_iret;   // the fault in cpu->event is of an IRET that ended blocking by NMI (or virtual NMI)
     bool event_delivered;         // an event was delivered since debug_step_begin(): no single-step trap after it
     uint64_t monitor_address;

@@ -156,6 +156,10 @@ enum exec_result task_switch(struct cpu *cpu, uint16_t selector, enum task_switc
 // Delivers an event after asking VMX about it, as exception_deliver does for cpu->event (INT3, INTO, INT1).
 enum exec_result event_raise(struct cpu *cpu, const struct event *event);
 
+// INT n in virtual-8086 mode with CR4.VME: whether the redirection bitmap of the TSS sends `vector` to the 8086 handler.
+// False: cpu->event is set.
+bool v8086_redirection(struct cpu *cpu, uint8_t vector, bool *redirected);
+
 // Makes a debug trap pending: pending_debug bits.
 static inline void debug_trap(struct cpu *cpu, uint64_t bits)
 {
