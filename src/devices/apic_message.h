@@ -26,14 +26,14 @@ enum apic_shorthand {
 };
 
 struct apic_message {
-    uint32_t destination;  // APIC ID or logical destination, if no shorthand
+    uint32_t destination; // APIC ID or logical destination, if no shorthand
     uint8_t vector;
-    uint8_t mode;          // enum apic_delivery_mode
-    uint8_t shorthand;     // enum apic_shorthand
-    bool logical;          // destination is a logical one
-    bool wide;             // destination has 32 bits (sent in x2APIC mode), else 8
+    uint8_t mode;      // enum apic_delivery_mode
+    uint8_t shorthand; // enum apic_shorthand
+    bool logical;      // destination is a logical one
+    bool wide;         // destination has 32 bits (sent in x2APIC mode), else 8
     bool level_triggered;
-    bool assert;           // false only for INIT level de-assert
+    bool assert; // false only for INIT level de-assert
 };
 
 #endif

@@ -16,15 +16,9 @@ static void port_write(void *device, uint64_t offset, unsigned size, uint64_t va
     debug_exit->env.request_exit(debug_exit->env.user, (uint32_t)value << 1 | 1);
 }
 
-void debug_exit_init(struct debug_exit *device, const struct debug_exit_env *env)
-{
-    device->env = *env;
-}
+void debug_exit_init(struct debug_exit *device, const struct debug_exit_env *env) { device->env = *env; }
 
-void debug_exit_reset(struct debug_exit *device)
-{
-    (void)device;
-}
+void debug_exit_reset(struct debug_exit *device) { (void)device; }
 
 void debug_exit_attach(struct debug_exit *device, struct bus *bus)
 {

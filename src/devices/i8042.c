@@ -254,8 +254,8 @@ void i8042_init(struct i8042 *device, const struct i8042_env *env)
 void i8042_attach(struct i8042 *device, struct bus *bus)
 {
     struct bus_region data = {I8042_DATA_PORT, 1, data_port_read, data_port_write, device, "keyboard-data"};
-    struct bus_region command = {I8042_COMMAND_PORT, 1, command_port_read, command_port_write, device,
-                                 "keyboard-command"};
+    struct bus_region command = {I8042_COMMAND_PORT, 1,      command_port_read,
+                                 command_port_write, device, "keyboard-command"};
     struct bus_region port_92 = {I8042_PORT_92, 1, port_92_read, port_92_write, device, "port-92"};
     bus_register_port(bus, &data);
     bus_register_port(bus, &command);

@@ -19,21 +19,21 @@ enum {
 
 struct i8042_env {
     void *user;
-    void (*set_irq)(void *user, bool level);      // IRQ 1, on every change
-    void (*set_a20)(void *user, bool enabled);    // on every change; on after reset
-    void (*request_reset)(void *user);            // reset of the processor
+    void (*set_irq)(void *user, bool level);   // IRQ 1, on every change
+    void (*set_a20)(void *user, bool enabled); // on every change; on after reset
+    void (*request_reset)(void *user);         // reset of the processor
 };
 
 struct i8042 {
     uint8_t command_byte;
-    uint8_t output_port;                 // bit 0: not reset, bit 1: A20
-    uint8_t port_92;                     // bit 0: reset, bit 1: A20
-    uint8_t pending_command;             // controller command that waits for its data byte, or 0
-    uint8_t pending_keyboard;            // keyboard command that waits for its data byte, or 0
-    uint8_t last_was_command;            // status bit 3
-    uint8_t queue[I8042_QUEUE_SIZE];     // bytes for port 0x60
+    uint8_t output_port;             // bit 0: not reset, bit 1: A20
+    uint8_t port_92;                 // bit 0: reset, bit 1: A20
+    uint8_t pending_command;         // controller command that waits for its data byte, or 0
+    uint8_t pending_keyboard;        // keyboard command that waits for its data byte, or 0
+    uint8_t last_was_command;        // status bit 3
+    uint8_t queue[I8042_QUEUE_SIZE]; // bytes for port 0x60
     uint8_t queue_head, queue_count;
-    bool irq_level, a20;                 // as last reported
+    bool irq_level, a20; // as last reported
     struct i8042_env env;
 };
 

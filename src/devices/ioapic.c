@@ -12,23 +12,17 @@ enum { VERSION = 0x20, VERSION_MAX_ENTRY_SHIFT = 16 };
 
 // Redirection entry: 63:56 destination, 16 mask, 15 level, 14 remote IRR, 13 polarity, 12 delivery status,
 // 11 logical, 10:8 delivery mode, 7:0 vector.
-#define ENTRY_MASKED BIT(16)
-#define ENTRY_LEVEL BIT(15)
+#define ENTRY_MASKED     BIT(16)
+#define ENTRY_LEVEL      BIT(15)
 #define ENTRY_REMOTE_IRR BIT(14)
-#define ENTRY_LOGICAL BIT(11)
-#define ENTRY_READ_ONLY (BIT(14) | BIT(12))
-#define ENTRY_WRITABLE (BITS(63, 56) | BITS(16, 0))
+#define ENTRY_LOGICAL    BIT(11)
+#define ENTRY_READ_ONLY  (BIT(14) | BIT(12))
+#define ENTRY_WRITABLE   (BITS(63, 56) | BITS(16, 0))
 
-static unsigned entry_mode(uint64_t entry)
-{
-    return (unsigned)bits_get(entry, 10, 8);
-}
+static unsigned entry_mode(uint64_t entry) { return (unsigned)bits_get(entry, 10, 8); }
 
 // Only fixed and lowest-priority interrupts can be level triggered; the others are edges whatever the entry says.
-static bool is_level(uint64_t entry)
-{
-    return (entry & ENTRY_LEVEL) && entry_mode(entry) <= APIC_LOWEST_PRIORITY;
-}
+static bool is_level(uint64_t entry) { return (entry & ENTRY_LEVEL) && entry_mode(entry) <= APIC_LOWEST_PRIORITY; }
 
 static bool send(struct ioapic *ioapic, uint64_t entry)
 {

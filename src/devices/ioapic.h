@@ -24,9 +24,9 @@ struct ioapic_env {
 };
 
 struct ioapic {
-    uint8_t id;                          // 4 bits
-    uint8_t index;                       // IOREGSEL
-    uint32_t lines;                      // asserted inputs, one bit a pin
+    uint8_t id;     // 4 bits
+    uint8_t index;  // IOREGSEL
+    uint32_t lines; // asserted inputs, one bit a pin
     uint64_t redirection[IOAPIC_PINS];
     struct ioapic_env env;
 };

@@ -26,10 +26,7 @@ static void set_bit(uint32_t bits[8], unsigned vector, bool on)
         bits[vector >> 5] &= ~bit;
 }
 
-static bool test_bit(const uint32_t bits[8], unsigned vector)
-{
-    return bits[vector >> 5] >> (vector & 31) & 1;
-}
+static bool test_bit(const uint32_t bits[8], unsigned vector) { return bits[vector >> 5] >> (vector & 31) & 1; }
 
 static bool software_enabled(const struct lapic *apic)
 {
@@ -43,15 +40,9 @@ enum lapic_mode lapic_mode(const struct lapic *apic)
     return apic->apic_base & LAPIC_BASE_EXTD ? LAPIC_X2APIC : LAPIC_XAPIC;
 }
 
-hpa_t lapic_base(const struct lapic *apic)
-{
-    return apic->apic_base & PAGE_FRAME_MASK;
-}
+hpa_t lapic_base(const struct lapic *apic) { return apic->apic_base & PAGE_FRAME_MASK; }
 
-uint8_t lapic_tpr(const struct lapic *apic)
-{
-    return (uint8_t)apic->tpr;
-}
+uint8_t lapic_tpr(const struct lapic *apic) { return (uint8_t)apic->tpr; }
 
 void lapic_set_tpr(struct lapic *apic, uint8_t tpr)
 {
@@ -277,10 +268,7 @@ void lapic_power_up_registers(struct lapic *apic)
     apic->env.changed(apic->env.user);
 }
 
-void lapic_init_signal(struct lapic *apic)
-{
-    lapic_power_up_registers(apic);
-}
+void lapic_init_signal(struct lapic *apic) { lapic_power_up_registers(apic); }
 
 void lapic_reset(struct lapic *apic)
 {

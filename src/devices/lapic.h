@@ -13,9 +13,9 @@
 #include "devices/timebase.h"
 
 #define LAPIC_DEFAULT_BASE ((hpa_t)0xfee00000)
-#define LAPIC_BASE_BSP BIT(8)
-#define LAPIC_BASE_EXTD BIT(10)
-#define LAPIC_BASE_EN BIT(11)
+#define LAPIC_BASE_BSP     BIT(8)
+#define LAPIC_BASE_EXTD    BIT(10)
+#define LAPIC_BASE_EN      BIT(11)
 
 enum {
     LAPIC_MMIO_SIZE = 4096,
@@ -33,19 +33,26 @@ enum lapic_status {
     LAPIC_GP, // the access raises #GP(0); nothing was changed
 };
 
-enum lapic_lvt { LAPIC_LVT_TIMER, LAPIC_LVT_THERMAL, LAPIC_LVT_PERF, LAPIC_LVT_LINT0, LAPIC_LVT_LINT1, LAPIC_LVT_ERROR };
+enum lapic_lvt {
+    LAPIC_LVT_TIMER,
+    LAPIC_LVT_THERMAL,
+    LAPIC_LVT_PERF,
+    LAPIC_LVT_LINT0,
+    LAPIC_LVT_LINT1,
+    LAPIC_LVT_ERROR
+};
 
 // What a local APIC tells its processor besides vectored interrupts.
 enum lapic_event { LAPIC_EVENT_NMI, LAPIC_EVENT_SMI, LAPIC_EVENT_INIT, LAPIC_EVENT_STARTUP };
 
 struct lapic_config {
-    uint32_t id;            // x2APIC ID; its low 8 bits are the xAPIC ID
-    bool bootstrap;         // BSP
-    bool x2apic;            // CPUID.1:ECX[21]
-    bool tsc_deadline;      // CPUID.1:ECX[24]
-    unsigned maxphyaddr;    // bits, 36 to 52
-    uint64_t cycle_hz;      // processor cycles a second
-    uint64_t timer_hz;      // input of the divide configuration register, CPUID.15H:ECX
+    uint32_t id;         // x2APIC ID; its low 8 bits are the xAPIC ID
+    bool bootstrap;      // BSP
+    bool x2apic;         // CPUID.1:ECX[21]
+    bool tsc_deadline;   // CPUID.1:ECX[24]
+    unsigned maxphyaddr; // bits, 36 to 52
+    uint64_t cycle_hz;   // processor cycles a second
+    uint64_t timer_hz;   // input of the divide configuration register, CPUID.15H:ECX
 };
 
 struct lapic_env {
@@ -67,19 +74,19 @@ struct lapic_env {
 
 struct lapic {
     struct lapic_config config;
-    uint64_t apic_base;                  // IA32_APIC_BASE
+    uint64_t apic_base; // IA32_APIC_BASE
     uint32_t tpr, ldr, dfr, svr;
-    uint32_t esr, esr_pending;           // as read; errors since the last write of ESR
+    uint32_t esr, esr_pending; // as read; errors since the last write of ESR
     uint64_t icr;
-    uint32_t lvt[LAPIC_LVT_COUNT];       // by enum lapic_lvt
-    uint32_t irr[8], isr[8], tmr[8];     // 256 bits each, vector v at [v / 32] bit v % 32
+    uint32_t lvt[LAPIC_LVT_COUNT];        // by enum lapic_lvt
+    uint32_t irr[8], isr[8], tmr[8];      // 256 bits each, vector v at [v / 32] bit v % 32
     uint32_t timer_initial, timer_divide; // registers
     bool timer_running;
-    uint32_t timer_count;                // count at timer_start
-    uint64_t timer_start;                // tick of config.timer_hz
-    uint64_t tsc_deadline;               // 0: not armed
-    bool lint[2];                        // asserted inputs
-    bool extint_latched;                 // an ExtINT message waits
+    uint32_t timer_count;  // count at timer_start
+    uint64_t timer_start;  // tick of config.timer_hz
+    uint64_t tsc_deadline; // 0: not armed
+    bool lint[2];          // asserted inputs
+    bool extint_latched;   // an ExtINT message waits
     struct lapic_env env;
 };
 

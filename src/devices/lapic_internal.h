@@ -49,8 +49,8 @@ enum {
     ICR_LOGICAL = 1 << 11,
     ICR_LEVEL_ASSERT = 1 << 14,
     ICR_TRIGGER_LEVEL = 1 << 15,
-    ICR_SHORTHAND_SHIFT = 18,   // 2 bits
-    ICR_WRITABLE = 0xccfff,     // low half
+    ICR_SHORTHAND_SHIFT = 18, // 2 bits
+    ICR_WRITABLE = 0xccfff,   // low half
     FIRST_LEGAL_VECTOR = 16,
 };
 

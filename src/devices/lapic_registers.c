@@ -12,8 +12,7 @@ enum { LVT_LOCAL_BITS = 0x107ff, LVT_LINT_BITS = 0x1a7ff, LVT_PLAIN_BITS = 0x100
 static uint32_t lvt_writable_bits(const struct lapic *apic, enum lapic_lvt entry)
 {
     switch (entry) {
-    case LAPIC_LVT_TIMER:
-        return LVT_PLAIN_BITS | LVT_PERIODIC | (apic->config.tsc_deadline ? LVT_TSC_DEADLINE : 0);
+    case LAPIC_LVT_TIMER: return LVT_PLAIN_BITS | LVT_PERIODIC | (apic->config.tsc_deadline ? LVT_TSC_DEADLINE : 0);
     case LAPIC_LVT_THERMAL:
     case LAPIC_LVT_PERF: return LVT_LOCAL_BITS;
     case LAPIC_LVT_LINT0:
@@ -188,7 +187,7 @@ bool lapic_write_register(struct lapic *apic, unsigned number, uint32_t value)
     case LAPIC_APR:
     case LAPIC_PPR:
     case LAPIC_REMOTE_READ:
-    case LAPIC_CURRENT_COUNT: break; // read only
+    case LAPIC_CURRENT_COUNT: break;                           // read only
     default: return number >= LAPIC_ISR && number < LAPIC_ESR; // read only too, or absent
     }
     return true;

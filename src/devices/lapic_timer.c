@@ -11,20 +11,14 @@ static unsigned divisor(const struct lapic *apic)
     return code == 7 ? 1 : 2u << code;
 }
 
-static bool is_deadline_mode(const struct lapic *apic)
-{
-    return apic->lvt[LAPIC_LVT_TIMER] & LVT_TSC_DEADLINE;
-}
+static bool is_deadline_mode(const struct lapic *apic) { return apic->lvt[LAPIC_LVT_TIMER] & LVT_TSC_DEADLINE; }
 
 static uint64_t tick_at(const struct lapic *apic, cycle_t now)
 {
     return timebase_ticks(now, apic->config.cycle_hz, apic->config.timer_hz);
 }
 
-static uint64_t tick_now(const struct lapic *apic)
-{
-    return tick_at(apic, apic->env.now(apic->env.user));
-}
+static uint64_t tick_now(const struct lapic *apic) { return tick_at(apic, apic->env.now(apic->env.user)); }
 
 static void expire(struct lapic *apic)
 {

@@ -27,10 +27,7 @@ enum { POLL_PENDING = 0x80, SPURIOUS_LEVEL = 7, VECTOR_BASE_MASK = 0xf8 };
 // Inputs that are always edge triggered: timer, keyboard, cascade; RTC and FPU.
 static const uint8_t elcr_writable[2] = {0xf8, 0xde};
 
-static unsigned level_bit(unsigned level)
-{
-    return 1u << level;
-}
+static unsigned level_bit(unsigned level) { return 1u << level; }
 
 static bool level_sensitive(const struct pic_chip *chip, unsigned level)
 {
@@ -78,10 +75,7 @@ static void update_outputs(struct pic *pic)
     report(pic, pic_intr(pic));
 }
 
-bool pic_intr(const struct pic *pic)
-{
-    return highest_request(&pic->chip[MASTER], true) >= 0;
-}
+bool pic_intr(const struct pic *pic) { return highest_request(&pic->chip[MASTER], true) >= 0; }
 
 void pic_set_irq(struct pic *pic, unsigned irq, bool level)
 {
@@ -271,10 +265,7 @@ void pic_init(struct pic *pic, const struct pic_env *env)
     pic_reset(pic);
 }
 
-static uint8_t master_byte_read(void *device, unsigned offset)
-{
-    return pic_read(device, MASTER, offset);
-}
+static uint8_t master_byte_read(void *device, unsigned offset) { return pic_read(device, MASTER, offset); }
 
 static void master_byte_write(void *device, unsigned offset, uint8_t value)
 {
@@ -291,15 +282,9 @@ static void master_write(void *device, uint64_t offset, unsigned size, uint64_t 
     port_bytes_write(master_byte_write, device, offset, size, value);
 }
 
-static uint8_t slave_byte_read(void *device, unsigned offset)
-{
-    return pic_read(device, SLAVE, offset);
-}
+static uint8_t slave_byte_read(void *device, unsigned offset) { return pic_read(device, SLAVE, offset); }
 
-static void slave_byte_write(void *device, unsigned offset, uint8_t value)
-{
-    pic_write(device, SLAVE, offset, value);
-}
+static void slave_byte_write(void *device, unsigned offset, uint8_t value) { pic_write(device, SLAVE, offset, value); }
 
 static uint64_t slave_read(void *device, uint64_t offset, unsigned size)
 {
@@ -317,10 +302,7 @@ static uint8_t elcr_byte_read(void *device, unsigned offset)
     return pic->chip[offset & 1].elcr;
 }
 
-static void elcr_byte_write(void *device, unsigned offset, uint8_t value)
-{
-    write_elcr(device, offset & 1, value);
-}
+static void elcr_byte_write(void *device, unsigned offset, uint8_t value) { write_elcr(device, offset & 1, value); }
 
 static uint64_t elcr_read(void *device, uint64_t offset, unsigned size)
 {

@@ -13,9 +13,9 @@
 enum {
     PIC_IRQS = 16,
     PIC_CASCADE_IRQ = 2,
-    PIC_MASTER_PORT = 0x20,  // 2 ports
-    PIC_SLAVE_PORT = 0xa0,   // 2 ports
-    PIC_ELCR_PORT = 0x4d0,   // 2 ports
+    PIC_MASTER_PORT = 0x20, // 2 ports
+    PIC_SLAVE_PORT = 0xa0,  // 2 ports
+    PIC_ELCR_PORT = 0x4d0,  // 2 ports
 };
 
 enum pic_init_step { PIC_READY, PIC_EXPECT_ICW2, PIC_EXPECT_ICW3, PIC_EXPECT_ICW4 };
@@ -27,12 +27,12 @@ struct pic_env {
 
 struct pic_chip {
     uint8_t irr, imr, isr;
-    uint8_t lines;             // levels of the eight inputs
-    uint8_t elcr;              // 1: input is level sensitive
-    uint8_t vector_base;       // ICW2 bits 7:3
+    uint8_t lines;       // levels of the eight inputs
+    uint8_t elcr;        // 1: input is level sensitive
+    uint8_t vector_base; // ICW2 bits 7:3
     uint8_t icw3;
-    uint8_t lowest_priority;   // level with the lowest priority; the next one has the highest
-    uint8_t init_step;         // enum pic_init_step
+    uint8_t lowest_priority;               // level with the lowest priority; the next one has the highest
+    uint8_t init_step;                     // enum pic_init_step
     bool single, icw4_expected, all_level; // ICW1 SNGL, IC4, LTIM
     bool auto_eoi, fully_nested_special;   // ICW4 AEOI, SFNM
     bool rotate_on_auto_eoi, special_mask, read_isr, poll;

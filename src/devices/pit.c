@@ -23,10 +23,7 @@ enum {
 enum { REFRESH_TICKS = 18 }; // a refresh every 15.09 microseconds
 #define TICK_NEVER INT64_MAX
 
-static uint32_t count_modulus(const struct pit_channel *ch)
-{
-    return ch->bcd ? 10000 : 65536;
-}
+static uint32_t count_modulus(const struct pit_channel *ch) { return ch->bcd ? 10000 : 65536; }
 
 static uint32_t count_from_bytes(const struct pit_channel *ch, uint16_t raw)
 {
@@ -164,10 +161,7 @@ cycle_t pit_next_event(const struct pit *pit)
     return tick == TICK_NEVER ? CYCLE_NEVER : timebase_cycle((uint64_t)tick, pit->cycle_hz, PIT_HZ);
 }
 
-bool pit_out(const struct pit *pit, unsigned channel)
-{
-    return out_at(&pit->channel[channel], pit->tick);
-}
+bool pit_out(const struct pit *pit, unsigned channel) { return out_at(&pit->channel[channel], pit->tick); }
 
 // Loads the counting element on the next tick.
 static void start_counting(struct pit_channel *ch, int64_t tick)
@@ -331,10 +325,7 @@ static uint8_t read_count(struct pit_channel *ch, int64_t tick)
     return (uint8_t)(high ? count >> 8 : count);
 }
 
-static void advance_to_now(struct pit *pit)
-{
-    pit_advance(pit, pit->env.now(pit->env.user));
-}
+static void advance_to_now(struct pit *pit) { pit_advance(pit, pit->env.now(pit->env.user)); }
 
 static uint8_t timer_byte_read(void *device, unsigned offset)
 {
@@ -387,8 +378,8 @@ static void port_b_write(void *device, uint64_t offset, unsigned size, uint64_t 
 void pit_reset(struct pit *pit)
 {
     for (unsigned i = 0; i < PIT_CHANNELS; i++)
-        pit->channel[i] = (struct pit_channel){
-            .access = ACCESS_BOTH, .gate = i != 2, .period = 65536, .loaded_at = TICK_NEVER};
+        pit->channel[i] =
+            (struct pit_channel){.access = ACCESS_BOTH, .gate = i != 2, .period = 65536, .loaded_at = TICK_NEVER};
     pit->port_b = 0;
     report(pit, false);
 }

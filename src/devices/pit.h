@@ -20,39 +20,39 @@ enum {
 
 struct pit_env {
     void *user;
-    cycle_t (*now)(void *user);               // current cycle, for register accesses
-    void (*set_irq)(void *user, bool level);  // channel 0's OUT, on every change
+    cycle_t (*now)(void *user);              // current cycle, for register accesses
+    void (*set_irq)(void *user, bool level); // channel 0's OUT, on every change
 };
 
 // Times in ticks of PIT_HZ since cycle 0. "Elapsed" is the number of ticks since the counting
 // element was loaded; while the gate holds the counter it stays at `held`.
 struct pit_channel {
-    uint8_t mode;           // 0..5
-    uint8_t access;         // 1 low byte, 2 high byte, 3 low then high
+    uint8_t mode;   // 0..5
+    uint8_t access; // 1 low byte, 2 high byte, 3 low then high
     bool bcd;
     bool gate;
-    bool armed;             // a complete count was written since the control word
-    bool counting;          // `start` is valid
-    bool paused;            // the gate holds the counter
-    bool out_before;        // OUT until `start`, and while not counting
-    bool reload_pending;    // modes 2 and 3: count_register takes effect at reload_at
+    bool armed;          // a complete count was written since the control word
+    bool counting;       // `start` is valid
+    bool paused;         // the gate holds the counter
+    bool out_before;     // OUT until `start`, and while not counting
+    bool reload_pending; // modes 2 and 3: count_register takes effect at reload_at
     bool write_high_next, read_high_next;
     bool count_latched, status_latched;
-    uint8_t low_byte;       // first byte of a two-byte count
+    uint8_t low_byte; // first byte of a two-byte count
     uint8_t latched_status;
     uint16_t latched_count;
-    uint16_t idle_count;    // counting element before `start`, as read
+    uint16_t idle_count;     // counting element before `start`, as read
     uint32_t count_register; // last complete count written: 1..65536
-    uint32_t period;        // count the counting element was loaded with
+    uint32_t period;         // count the counting element was loaded with
     int64_t start, held, reload_at;
-    int64_t loaded_at;      // status bit "null count" is 1 before this tick
+    int64_t loaded_at; // status bit "null count" is 1 before this tick
 };
 
 struct pit {
     struct pit_channel channel[PIT_CHANNELS];
-    uint8_t port_b;         // bits 3:0 of port 0x61
-    bool irq_level;         // as last reported to env.set_irq
-    int64_t tick;           // the tick everything is advanced to
+    uint8_t port_b; // bits 3:0 of port 0x61
+    bool irq_level; // as last reported to env.set_irq
+    int64_t tick;   // the tick everything is advanced to
     uint64_t cycle_hz;
     struct pit_env env;
 };

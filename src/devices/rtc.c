@@ -31,7 +31,7 @@ enum { A_RATE = 0x0f, A_DIVIDER = 0x70, A_DIVIDER_RUN = 0x20, A_DIVIDER_RESET = 
 enum { B_24_HOUR = 0x02, B_BINARY = 0x04, B_UIE = 0x10, B_AIE = 0x20, B_PIE = 0x40, B_SET = 0x80 };
 enum { C_UF = 0x10, C_AF = 0x20, C_PF = 0x40, C_IRQF = 0x80 };
 enum { D_VALID = 0x80, HOUR_PM = 0x80, ALARM_ANY = 0xc0, INDEX_NMI = 0x80 };
-enum { UIP_TICKS = 73 };  // 244 us before the update and 1984 us of it
+enum { UIP_TICKS = 73 }; // 244 us before the update and 1984 us of it
 enum { DAY_SECONDS = 86400 };
 
 struct civil { // fields as a calendar has them: month 1..12, weekday 1 = Sunday
@@ -39,10 +39,7 @@ struct civil { // fields as a calendar has them: month 1..12, weekday 1 = Sunday
     unsigned month, day, hour, minute, second, weekday;
 };
 
-static int64_t floor_div(int64_t a, int64_t b)
-{
-    return a / b - (a % b < 0);
-}
+static int64_t floor_div(int64_t a, int64_t b) { return a / b - (a % b < 0); }
 
 // Days since 1970-01-01 of a date of the Gregorian calendar (years from 0 on).
 static int64_t days_from_date(int64_t year, unsigned month, unsigned day)
@@ -119,15 +116,9 @@ static bool is_time_register(unsigned index)
            (index >= REG_WEEKDAY && index <= REG_YEAR) || index == REG_CENTURY;
 }
 
-static bool divider_running(const struct rtc *rtc)
-{
-    return (rtc->reg_a & A_DIVIDER) == A_DIVIDER_RUN;
-}
+static bool divider_running(const struct rtc *rtc) { return (rtc->reg_a & A_DIVIDER) == A_DIVIDER_RUN; }
 
-static bool clock_running(const struct rtc *rtc)
-{
-    return divider_running(rtc) && !(rtc->reg_b & B_SET);
-}
+static bool clock_running(const struct rtc *rtc) { return divider_running(rtc) && !(rtc->reg_b & B_SET); }
 
 // The date of the present second.
 static int64_t current_seconds(const struct rtc *rtc)
@@ -174,10 +165,7 @@ static uint64_t periodic_ticks(const struct rtc *rtc)
     return rate <= 2 ? (uint64_t)1 << (rate + 6) : (uint64_t)1 << (rate - 1);
 }
 
-static bool alarm_byte_matches(uint8_t alarm, uint8_t now)
-{
-    return (alarm & ALARM_ANY) == ALARM_ANY || alarm == now;
-}
+static bool alarm_byte_matches(uint8_t alarm, uint8_t now) { return (alarm & ALARM_ANY) == ALARM_ANY || alarm == now; }
 
 // Seconds from `seconds` to the next alarm after it (1..86400), or 0 if no time of day matches.
 static unsigned seconds_to_alarm(const struct rtc *rtc, int64_t seconds)
@@ -300,10 +288,7 @@ static uint8_t read_reg_c(struct rtc *rtc)
     return value;
 }
 
-static void advance_to_now(struct rtc *rtc)
-{
-    rtc_advance(rtc, rtc->env.now(rtc->env.user));
-}
+static void advance_to_now(struct rtc *rtc) { rtc_advance(rtc, rtc->env.now(rtc->env.user)); }
 
 uint8_t rtc_read_cmos(struct rtc *rtc, unsigned index)
 {
@@ -404,7 +389,7 @@ static void fill_cmos(struct rtc *rtc)
 
 void rtc_reset(struct rtc *rtc)
 {
-    rtc->reg_b &= (uint8_t)~(B_UIE | B_AIE | B_PIE);
+    rtc->reg_b &= (uint8_t) ~(B_UIE | B_AIE | B_PIE);
     rtc->flags = 0;
     rtc->index = 0;
     update_irq(rtc);

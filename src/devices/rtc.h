@@ -13,16 +13,16 @@
 
 enum {
     RTC_HZ = 32768,
-    RTC_PORT = 0x70,       // 2 ports: index (bit 7: NMI mask), data
-    RTC_CMOS_SIZE = 128,   // bytes
+    RTC_PORT = 0x70,     // 2 ports: index (bit 7: NMI mask), data
+    RTC_CMOS_SIZE = 128, // bytes
 };
 
 struct rtc_config {
-    int64_t epoch_seconds;   // date at cycle 0: seconds since 1970-01-01 00:00:00, years 1970 to 9999
-    uint64_t cycle_hz;       // processor cycles a second
-    uint64_t memory_low;     // bytes of RAM below 4 GiB
-    uint64_t memory_high;    // bytes of RAM from 4 GiB on
-    unsigned cpus;           // 1..256
+    int64_t epoch_seconds; // date at cycle 0: seconds since 1970-01-01 00:00:00, years 1970 to 9999
+    uint64_t cycle_hz;     // processor cycles a second
+    uint64_t memory_low;   // bytes of RAM below 4 GiB
+    uint64_t memory_high;  // bytes of RAM from 4 GiB on
+    unsigned cpus;         // 1..256
 };
 
 struct rtc_env {
@@ -38,10 +38,10 @@ struct rtc {
     uint8_t index;
     uint8_t reg_a, reg_b, flags; // flags: AF, PF, UF of register C
     bool nmi_masked, irq_level;
-    uint8_t weekday_shift;       // guest's day of the week minus the calendar's, modulo 7
-    uint64_t tick;               // of RTC_HZ, everything is advanced to it
-    int64_t seconds;             // date at second_start
-    uint64_t second_start;       // tick at which that second began
+    uint8_t weekday_shift; // guest's day of the week minus the calendar's, modulo 7
+    uint64_t tick;         // of RTC_HZ, everything is advanced to it
+    int64_t seconds;       // date at second_start
+    uint64_t second_start; // tick at which that second began
     struct rtc_env env;
 };
 

@@ -28,15 +28,9 @@ enum { MCR_DTR = 0x01, MCR_RTS = 0x02, MCR_OUT1 = 0x04, MCR_OUT2 = 0x08, MCR_LOO
 enum { LSR_DATA_READY = 0x01, LSR_OVERRUN = 0x02, LSR_THRE = 0x20, LSR_TEMT = 0x40 };
 enum { MSR_DELTAS = 0x0f, MSR_TERI = 0x04, MSR_CTS = 0x10, MSR_DSR = 0x20, MSR_RI = 0x40, MSR_DCD = 0x80 };
 
-static bool fifo_enabled(const struct uart *uart)
-{
-    return uart->fcr & FCR_ENABLE;
-}
+static bool fifo_enabled(const struct uart *uart) { return uart->fcr & FCR_ENABLE; }
 
-static unsigned fifo_capacity(const struct uart *uart)
-{
-    return fifo_enabled(uart) ? UART_FIFO_SIZE : 1;
-}
+static unsigned fifo_capacity(const struct uart *uart) { return fifo_enabled(uart) ? UART_FIFO_SIZE : 1; }
 
 static unsigned trigger_level(const struct uart *uart)
 {
@@ -231,10 +225,7 @@ void uart_write(struct uart *uart, unsigned offset, uint8_t value)
     update_irq(uart);
 }
 
-size_t uart_receive_space(const struct uart *uart)
-{
-    return UART_QUEUE_SIZE - (size_t)uart->queue_count;
-}
+size_t uart_receive_space(const struct uart *uart) { return UART_QUEUE_SIZE - (size_t)uart->queue_count; }
 
 size_t uart_receive(struct uart *uart, const uint8_t *bytes, size_t n)
 {
@@ -267,15 +258,9 @@ void uart_init(struct uart *uart, const struct uart_env *env)
     uart_reset(uart);
 }
 
-static uint8_t byte_read(void *device, unsigned offset)
-{
-    return uart_read(device, offset);
-}
+static uint8_t byte_read(void *device, unsigned offset) { return uart_read(device, offset); }
 
-static void byte_write(void *device, unsigned offset, uint8_t value)
-{
-    uart_write(device, offset, value);
-}
+static void byte_write(void *device, unsigned offset, uint8_t value) { uart_write(device, offset, value); }
 
 static uint64_t port_read(void *device, uint64_t offset, unsigned size)
 {

@@ -12,10 +12,10 @@
 #include "mem/bus.h"
 
 enum {
-    UART_PORTS = 8,          // size of the port range
-    UART_FIFO_SIZE = 16,     // bytes the guest can see waiting
-    UART_QUEUE_SIZE = 4096,  // bytes waiting behind the FIFO
-    UART_COM1_PORT = 0x3f8,  // IRQ 4 on a PC
+    UART_PORTS = 8,         // size of the port range
+    UART_FIFO_SIZE = 16,    // bytes the guest can see waiting
+    UART_QUEUE_SIZE = 4096, // bytes waiting behind the FIFO
+    UART_COM1_PORT = 0x3f8, // IRQ 4 on a PC
 };
 
 struct uart_env {
@@ -26,10 +26,10 @@ struct uart_env {
 
 struct uart {
     uint8_t ier, fcr, lcr, mcr, msr, scr;
-    uint8_t lsr_errors;           // LSR bits that a read clears: overrun
+    uint8_t lsr_errors; // LSR bits that a read clears: overrun
     uint16_t divisor;
-    bool thr_empty_pending;       // the THRE interrupt is waiting for service
-    bool irq_level;               // as last reported to env.set_irq
+    bool thr_empty_pending; // the THRE interrupt is waiting for service
+    bool irq_level;         // as last reported to env.set_irq
     uint8_t fifo[UART_FIFO_SIZE];
     uint8_t fifo_head, fifo_count;
     uint8_t queue[UART_QUEUE_SIZE];
