@@ -18,10 +18,15 @@ static bool is_software(const struct event *event)
     return event->type == EVENT_SOFTWARE_INTERRUPT || event->type == EVENT_SOFTWARE_EXCEPTION;
 }
 
+// Bytes that the return address lies after RIP.
+static unsigned instruction_length(const struct event *event)
+{
+    return is_software(event) || event->type == EVENT_PRIVILEGED_SOFTWARE_EXCEPTION ? event->length : 0;
+}
+
 static uint64_t return_rip(const struct cpu *cpu, const struct event *event)
 {
-    bool after = is_software(event) || event->type == EVENT_PRIVILEGED_SOFTWARE_EXCEPTION;
-    return (cpu->regs[REG_RIP] + (after ? event->length : 0)) & cpu->rip_mask;
+    return (cpu->regs[REG_RIP] + instruction_length(event)) & cpu->rip_mask;
 }
 
 static bool fail_gate(struct cpu *cpu, enum vector vector, const struct event *event)
@@ -206,7 +211,7 @@ static enum exec_result deliver_protected(struct cpu *cpu, const struct event *e
     if (!fetch_gate(cpu, event, &gate, &upper))
         return EXEC_FAULT;
     if (descriptor_type(&gate) == SYSTEM_TASK_GATE)
-        return task_switch(cpu, gate_selector(&gate), TASK_SWITCH_GATE, event->length, event, image);
+        return task_switch(cpu, gate_selector(&gate), TASK_SWITCH_GATE, instruction_length(event), event, image);
 
     struct segment cs, ss;
     struct stack stack;
