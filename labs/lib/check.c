@@ -6,13 +6,16 @@
 #include "end.h"
 #include "serial.h"
 
-static unsigned failures; /* a guest is one program on one processor */
+/* A guest is one program on one processor. */
+static unsigned printed;
+static unsigned failures;
 
 static void report(bool holds, const char *statement, va_list arguments)
 {
     serial_puts(holds ? "  ok    " : "  FAIL  ");
     serial_vprintf(statement, arguments);
     serial_putc('\n');
+    printed++;
     failures += !holds;
 }
 
@@ -47,6 +50,18 @@ void require(bool holds, const char *statement, ...)
         finish(1);
     }
 }
+
+void note(const char *text, ...)
+{
+    va_list arguments;
+    va_start(arguments, text);
+    serial_puts("  note  ");
+    serial_vprintf(text, arguments);
+    serial_putc('\n');
+    va_end(arguments);
+}
+
+unsigned check_count(void) { return printed; }
 
 unsigned check_failures(void) { return failures; }
 

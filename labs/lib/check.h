@@ -13,7 +13,11 @@ __attribute__((format(printf, 2, 3))) bool check_quietly(bool holds, const char 
 /* For what the rest depends on: as check(), and ends the run as failed if the statement does not hold. */
 __attribute__((format(printf, 2, 3))) void require(bool holds, const char *statement, ...);
 
-/* How many statements failed so far. */
+/* Prints "  note  " and the text: something that is left out, and why. */
+__attribute__((format(printf, 1, 2))) void note(const char *text, ...);
+
+/* How many statements were printed so far, and how many of all failed. */
+unsigned check_count(void);
 unsigned check_failures(void);
 
 /* Prints "NAME: PASS (DETAIL)" or "NAME: FAIL (n failures)". Returns what main() returns: 0 or 1. */

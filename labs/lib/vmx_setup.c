@@ -106,20 +106,8 @@ void vmx_write_host_state(void)
     vmcs_write(VMCS_HOST_IA32_SYSENTER_EIP, rdmsr(MSR_IA32_SYSENTER_EIP));
 }
 
-/* The fields of segment register number n, in the order ES CS SS DS FS GS LDTR TR, lie 2 n above those of ES. */
-enum segment_register {
-    SEGMENT_ES,
-    SEGMENT_CS,
-    SEGMENT_SS,
-    SEGMENT_DS,
-    SEGMENT_FS,
-    SEGMENT_GS,
-    SEGMENT_LDTR,
-    SEGMENT_TR
-};
-
-static void write_guest_segment(enum segment_register segment, uint16_t selector, uint64_t base, uint32_t limit,
-                                uint32_t access_rights)
+void vmx_write_guest_segment(enum segment_register segment, uint16_t selector, uint64_t base, uint32_t limit,
+                             uint32_t access_rights)
 {
     vmcs_write(VMCS_GUEST_ES_SELECTOR + 2 * segment, selector);
     vmcs_write(VMCS_GUEST_ES_BASE + 2 * segment, base);
@@ -129,14 +117,14 @@ static void write_guest_segment(enum segment_register segment, uint16_t selector
 
 static void write_guest_segments_64(void)
 {
-    write_guest_segment(SEGMENT_CS, BOOT_CS, 0, 0xFFFFFFFF, ACCESS_RIGHTS_CODE64);
-    write_guest_segment(SEGMENT_SS, BOOT_DS, 0, 0xFFFFFFFF, ACCESS_RIGHTS_DATA32);
-    write_guest_segment(SEGMENT_DS, BOOT_DS, 0, 0xFFFFFFFF, ACCESS_RIGHTS_DATA32);
-    write_guest_segment(SEGMENT_ES, BOOT_DS, 0, 0xFFFFFFFF, ACCESS_RIGHTS_DATA32);
-    write_guest_segment(SEGMENT_FS, BOOT_DS, 0, 0xFFFFFFFF, ACCESS_RIGHTS_DATA32);
-    write_guest_segment(SEGMENT_GS, BOOT_DS, 0, 0xFFFFFFFF, ACCESS_RIGHTS_DATA32);
-    write_guest_segment(SEGMENT_LDTR, 0, 0, 0, ACCESS_RIGHTS_UNUSABLE);
-    write_guest_segment(SEGMENT_TR, BOOT_TR, (uint64_t)boot_tss, BOOT_TSS_LIMIT, ACCESS_RIGHTS_BUSY_TSS);
+    vmx_write_guest_segment(SEGMENT_CS, BOOT_CS, 0, 0xFFFFFFFF, ACCESS_RIGHTS_CODE64);
+    vmx_write_guest_segment(SEGMENT_SS, BOOT_DS, 0, 0xFFFFFFFF, ACCESS_RIGHTS_DATA32);
+    vmx_write_guest_segment(SEGMENT_DS, BOOT_DS, 0, 0xFFFFFFFF, ACCESS_RIGHTS_DATA32);
+    vmx_write_guest_segment(SEGMENT_ES, BOOT_DS, 0, 0xFFFFFFFF, ACCESS_RIGHTS_DATA32);
+    vmx_write_guest_segment(SEGMENT_FS, BOOT_DS, 0, 0xFFFFFFFF, ACCESS_RIGHTS_DATA32);
+    vmx_write_guest_segment(SEGMENT_GS, BOOT_DS, 0, 0xFFFFFFFF, ACCESS_RIGHTS_DATA32);
+    vmx_write_guest_segment(SEGMENT_LDTR, 0, 0, 0, ACCESS_RIGHTS_UNUSABLE);
+    vmx_write_guest_segment(SEGMENT_TR, BOOT_TR, (uint64_t)boot_tss, BOOT_TSS_LIMIT, ACCESS_RIGHTS_BUSY_TSS);
 
     vmcs_write(VMCS_GUEST_GDTR_BASE, sgdt().base);
     vmcs_write(VMCS_GUEST_GDTR_LIMIT, sgdt().limit);

@@ -43,6 +43,21 @@ uint32_t vmx_controls_value(enum control_field field, uint32_t wanted);
 /* Fills the host-state area of the current VMCS from the processor, save host_rip and host_rsp (see vmx_enter()). */
 void vmx_write_host_state(void);
 
+/* The fields of the segment registers lie in this order, 2 apart. */
+enum segment_register {
+    SEGMENT_ES,
+    SEGMENT_CS,
+    SEGMENT_SS,
+    SEGMENT_DS,
+    SEGMENT_FS,
+    SEGMENT_GS,
+    SEGMENT_LDTR,
+    SEGMENT_TR,
+};
+
+void vmx_write_guest_segment(enum segment_register segment, uint16_t selector, uint64_t base, uint32_t limit,
+                             uint32_t access_rights);
+
 /*
  * Fills the whole guest-state area of the current VMCS for a guest in 64-bit mode that shares our control registers,
  * descriptor tables and segments, with interrupts off; also empties the control fields a simple guest does not use.
