@@ -46,6 +46,7 @@ struct vmxon_config {
     const char *cpu_profile; // see vmxon_profile_name
     uint64_t seed;           // seeds RDRAND and RDSEED
     int64_t rtc_seconds;     // date of the real-time clock at start, seconds since 1970
+    bool lockstep;           // compare every ordinary instruction with the reference executor
     // Bytes the guest sends on COM1. May be NULL.
     void (*serial_output)(void *user, const uint8_t *bytes, size_t n);
     void *user;
@@ -65,7 +66,6 @@ struct vmxon_module {
     const uint8_t *bytes;
     uint64_t size;
 };
-enum vmxon_entry { VMXON_ENTRY_REAL, VMXON_ENTRY_PROTECTED, VMXON_ENTRY_LONG };
 struct vmxon_image {
     const char *name; // for messages and as first word of the command line
     const uint8_t *bytes;
@@ -73,10 +73,9 @@ struct vmxon_image {
     const char *command_line; // may be NULL
     const struct vmxon_module *modules;
     unsigned module_count;
-    bool flat; // a raw binary: the next three say where it goes; otherwise the kind is detected
-    uint64_t flat_address, flat_entry;
-    enum vmxon_entry flat_mode;
+    const char *flat; // NULL: the kind is detected. Else a raw binary, ADDR[:ENTRY[:real|prot|long]] says where it goes
 };
+// VMXON_BAD_IMAGE or VMXON_BAD_CONFIG (of `flat`) leave the machine unchanged.
 enum vmxon_status vmxon_load(struct vmxon *machine, const struct vmxon_image *image, struct vmxon_error *error);
 
 enum vmxon_end {
@@ -87,6 +86,7 @@ enum vmxon_end {
     VMXON_END_TRIPLE_FAULT, // shutdown after a triple fault
     VMXON_END_VMX_ABORT,    // shutdown after a VMX abort; `status` is the VMX-abort indicator
     VMXON_END_RESET,        // the guest asked for a reset; the machine does not restart by itself
+    VMXON_END_CHECK,        // lockstep: the native core and the reference executor disagree
 };
 struct vmxon_limits { // 0: no limit
     uint64_t instructions; // total of the machine, not of this call
@@ -98,7 +98,7 @@ struct vmxon_outcome {
     uint32_t status;
     unsigned cpu;    // the processor concerned
     uint64_t rip;    // its RIP
-    char text[256];  // one line saying what happened, for VMXON_END_TRIPLE_FAULT and VMXON_END_VMX_ABORT
+    char text[512];  // one line saying what happened
 };
 // Runs until the machine ends or a limit is reached. limits may be NULL.
 enum vmxon_status vmxon_run(struct vmxon *machine, const struct vmxon_limits *limits, struct vmxon_outcome *outcome);
