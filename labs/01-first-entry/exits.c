@@ -8,7 +8,6 @@
 
 #include "check.h"
 #include "cpu.h"
-#include "end.h"
 #include "guest.h"
 #include "serial.h"
 
@@ -225,10 +224,7 @@ static void emulate(struct virtual_machine *machine, uint32_t reason, uint64_t q
     case EXIT_IO_INSTRUCTION: emulate_io(&machine->registers, qualification); break;
     case EXIT_RDMSR: emulate_rdmsr(machine); break;
     case EXIT_WRMSR: emulate_wrmsr(machine); break;
-    default:
-        serial_puts("not one that we handle\n");
-        check(false, "exit reason 0x%x", reason);
-        finish(1);
+    default: serial_puts("not one that we handle\n"); require_quietly(false, "exit reason 0x%x", reason);
     }
 }
 
@@ -252,9 +248,7 @@ static void check_exit(const struct expected_exit *expected, const struct sensit
 
 void exits_handle(struct virtual_machine *machine)
 {
-    if (!check_quietly(machine->exits < exits_expected(), "the guest makes %u exits", exits_expected())) {
-        finish(1);
-    }
+    require_quietly(machine->exits < exits_expected(), "the guest makes %u exits", exits_expected());
     const struct expected_exit *expected = &expected_exits[machine->exits];
     const struct sensitive_instruction *instruction = &guest_sensitive[machine->exits];
     machine->exits++;

@@ -10,7 +10,6 @@
 
 #include "check.h"
 #include "cpu.h"
-#include "end.h"
 #include "exits.h"
 #include "guest.h"
 #include "idt.h"
@@ -163,9 +162,7 @@ static unsigned run_guest(void)
 
     while (!machine.done) {
         enum vmx_result result = vmx_enter(&machine.registers, instruction);
-        if (!check_quietly(result == VMX_SUCCEED, "VM entry after %u exits", machine.exits)) {
-            finish(1);
-        }
+        require_quietly(result == VMX_SUCCEED, "VM entry after %u exits", machine.exits);
         instruction = VMX_VMRESUME;
         exits_handle(&machine);
     }
@@ -206,7 +203,7 @@ static void leave_vmx_operation(void)
 int main(const struct multiboot_info *mbi)
 {
     (void)mbi;
-    serial_puts("lab 01: first entry\n");
+    check_begin("lab 01", "first entry");
     enter_vmx_operation();
     make_vmcs_current();
     provoke_instruction_errors();
@@ -214,5 +211,5 @@ int main(const struct multiboot_info *mbi)
     provoke_entry_failures();
     unsigned exits = run_guest();
     leave_vmx_operation();
-    return check_verdict("lab 01", "%u exits", exits);
+    return check_verdict("%u exits", exits);
 }

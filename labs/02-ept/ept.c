@@ -3,7 +3,6 @@
 
 #include "check.h"
 #include "cpu.h"
-#include "end.h"
 #include "vmx.h"
 
 enum {
@@ -34,9 +33,7 @@ static volatile uint64_t *entry_in(volatile uint64_t *table, uint64_t gpa, unsig
 static volatile uint64_t *next_table(volatile uint64_t *entry)
 {
     if (!(*entry & EPT_ALL_RIGHTS)) {
-        if (!check_quietly(tables_used < TABLES_MAX, "%u EPT tables are enough", (unsigned)TABLES_MAX)) {
-            finish(1);
-        }
+        require_quietly(tables_used < TABLES_MAX, "%u EPT tables are enough", (unsigned)TABLES_MAX);
         *entry = (uint64_t)tables[tables_used++] | EPT_ALL_RIGHTS;
     }
     return (volatile uint64_t *)(*entry & EPT_ADDRESS_MASK);

@@ -2,7 +2,6 @@
 #include "guest.h"
 
 #include "check.h"
-#include "end.h"
 #include "vmx.h"
 #include "vmx_setup.h"
 
@@ -58,19 +57,15 @@ uint64_t *guest_window_entry(unsigned page) { return &pt_window[page]; }
 
 static void enter(enum vmx_entry_instruction instruction)
 {
-    if (!check_quietly(vmx_enter(&registers, instruction) == VMX_SUCCEED, "the VM entry succeeds")) {
-        finish(1);
-    }
+    require_quietly(vmx_enter(&registers, instruction) == VMX_SUCCEED, "the VM entry succeeds");
 }
 
 /* The guest must have asked for the next operation. */
 static void require_question(void)
 {
     uint32_t reason = (uint32_t)vmcs_read(VMCS_EXIT_REASON);
-    if (!check_quietly(reason == EXIT_VMCALL, "the guest completes the access; exit reason 0x%x, qualification 0x%lx",
-                       reason, vmcs_read(VMCS_EXIT_QUALIFICATION))) {
-        finish(1);
-    }
+    require_quietly(reason == EXIT_VMCALL, "the guest completes the access; exit reason 0x%x, qualification 0x%lx",
+                    reason, vmcs_read(VMCS_EXIT_QUALIFICATION));
 }
 
 void guest_launch(void)

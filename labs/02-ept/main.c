@@ -364,7 +364,7 @@ static void show_real_mode(void)
 
 int main(const struct multiboot_info *mbi)
 {
-    serial_puts("lab 02: extended page tables\n");
+    check_begin("lab 02", "extended page tables");
     enter_vmx_operation(mbi);
     build_ept();
     launch_guest();
@@ -376,5 +376,5 @@ int main(const struct multiboot_info *mbi)
     show_invalidation();
     show_real_mode();
     check(vmxoff() == VMX_SUCCEED, "VMXOFF succeeds");
-    return check_verdict("lab 02", "%u checks", check_count());
+    return check_verdict("%u checks", check_count());
 }

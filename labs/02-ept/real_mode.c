@@ -8,7 +8,6 @@
 
 #include "check.h"
 #include "cpu.h"
-#include "end.h"
 #include "ept.h"
 #include "string.h"
 #include "vmx.h"
@@ -78,9 +77,7 @@ static void run_to(const uint8_t *instruction, enum exit_reason expected_reason,
                    const char *name)
 {
     uint64_t offset = (uint64_t)(instruction - real_mode_start);
-    if (!check_quietly(vmx_enter(&registers, entry) == VMX_SUCCEED, "the VM entry succeeds")) {
-        finish(1);
-    }
+    require_quietly(vmx_enter(&registers, entry) == VMX_SUCCEED, "the VM entry succeeds");
     uint32_t reason = (uint32_t)vmcs_read(VMCS_EXIT_REASON);
     require(reason == expected_reason, "%s: exit reason %u", name, reason);
     check_quietly(vmcs_read(VMCS_GUEST_RIP) == offset, "IP is 0x%lx, want 0x%lx", vmcs_read(VMCS_GUEST_RIP), offset);

@@ -7,8 +7,15 @@
 #include "serial.h"
 
 /* A guest is one program on one processor. */
+static const char *program = "guest";
 static unsigned printed;
 static unsigned failures;
+
+void check_begin(const char *name, const char *title)
+{
+    program = name;
+    serial_printf("%s: %s\n", name, title);
+}
 
 static void report(bool holds, const char *statement, va_list arguments)
 {
@@ -39,6 +46,8 @@ bool check_quietly(bool holds, const char *statement, ...)
     return holds;
 }
 
+static void report_verdict_of_failure(void) { serial_printf("%s: FAIL (%u failures)\n", program, failures); }
+
 void require(bool holds, const char *statement, ...)
 {
     va_list arguments;
@@ -46,7 +55,19 @@ void require(bool holds, const char *statement, ...)
     report(holds, statement, arguments);
     va_end(arguments);
     if (!holds) {
-        serial_puts("cannot go on\n");
+        report_verdict_of_failure();
+        finish(1);
+    }
+}
+
+void require_quietly(bool holds, const char *statement, ...)
+{
+    if (!holds) {
+        va_list arguments;
+        va_start(arguments, statement);
+        report(holds, statement, arguments);
+        va_end(arguments);
+        report_verdict_of_failure();
         finish(1);
     }
 }
@@ -65,15 +86,15 @@ unsigned check_count(void) { return printed; }
 
 unsigned check_failures(void) { return failures; }
 
-int check_verdict(const char *name, const char *detail, ...)
+int check_verdict(const char *detail, ...)
 {
     if (failures) {
-        serial_printf("%s: FAIL (%u failures)\n", name, failures);
+        report_verdict_of_failure();
         return 1;
     }
     va_list arguments;
     va_start(arguments, detail);
-    serial_printf("%s: PASS (", name);
+    serial_printf("%s: PASS (", program);
     serial_vprintf(detail, arguments);
     serial_puts(")\n");
     va_end(arguments);
