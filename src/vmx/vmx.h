@@ -36,9 +36,14 @@ struct vmx {
     uint64_t cr0_mask, cr0_shadow, cr4_mask, cr4_shadow;
     bool mtf_pending;
     bool virtual_nmi_blocking;
+    uint64_t tsc_offset;         // 0 unless TSC offsetting is in use
     cycle_t preemption_deadline; // cycle at which the VMX-preemption timer reaches 0; UINT64_MAX: not running
+    uint64_t preemption_end;     // the same as a value of the TSC, shifted right as the timer counts (IA32_VMX_MISC bits 4:0)
+    uint64_t pause_first, pause_last; // PAUSE-loop exiting: TSC of the first and the last PAUSE of the present loop at CPL 0
+    bool pause_loop;             // a loop has begun
     struct event injecting;      // the event being injected by VM entry (delivery is "during" it)
     bool is_injecting;
+    bool has_rtm, has_sgx;       // CPUID of the profile; entry checks depend on them
 
     // Statistics.
     uint64_t entries, entry_failures, instruction_failures;
@@ -53,8 +58,11 @@ void vmx_init(struct vmx *vmx, struct cpu *cpu, const struct vmx_caps *caps);
 void vmx_reset(struct vmx *vmx, struct cpu *cpu);
 extern const struct vmx_ops vmx_cpu_ops;
 
-// Next cycle at which VMX needs its boundary callback (preemption timer), or UINT64_MAX.
+// Next cycle at which VMX needs its boundary callback (preemption timer), or UINT64_MAX. The machine sets PENDING_VMX when it has come.
 cycle_t vmx_next_event(const struct cpu *cpu);
+
+// Computes again what derives from current_pointer and the state of operation (host pointers, intercepts): after a snapshot was restored.
+void vmx_rebind(struct cpu *cpu);
 
 const char *vmx_exit_reason_name(unsigned reason);          // basic reason 0..85; NULL: unused number
 const char *vmx_instruction_error_text(unsigned error);     // NULL: unused number
