@@ -11,7 +11,9 @@ idt_stubs:
         .set    vector, 0
         .rept   256
         .balign STUB_BYTES
-        .if     !(vector == 8 || (vector >= 10 && vector <= 14) || vector == 17 || vector == 21 || vector == 29 || vector == 30)
+        .set    has_error_code, (vector == 8) || (vector >= 10 && vector <= 14) || (vector == 17) || (vector == 21)
+        .set    has_error_code, has_error_code || (vector == 29) || (vector == 30)
+        .if     !has_error_code
         push    $0
         .endif
         push    $vector

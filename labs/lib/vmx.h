@@ -118,7 +118,7 @@ enum entry_controls {
 #define VPID_CAP_SINGLE_CONTEXT       (UINT64_C(1) << 41)
 #define VPID_CAP_ALL_CONTEXTS         (UINT64_C(1) << 42)
 
-/* SDM 3C "Segment access rights": the field's bits 15:0 are those of a descriptor; bit 16 marks an unusable register. */
+/* SDM 3C "Segment access rights": bits 15:0 are those of a descriptor; bit 16 marks an unusable register. */
 enum segment_access_rights {
     ACCESS_RIGHTS_CODE64 = 0xA09B, /* 64-bit code, readable, accessed, DPL 0, present, G */
     ACCESS_RIGHTS_DATA32 = 0xC093, /* data, writable, accessed, DPL 0, present, D/B, G */
