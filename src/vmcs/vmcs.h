@@ -60,7 +60,27 @@ struct vmcs_field_set {
     uint64_t present[(VMCS_FIELD_COUNT + 63) / 64];
 };
 
+// Field + 1 by width, group and index of the encoding; 0: no field.
+#define VMCS_INDEX_COUNT 64 // index values (bits 9:1) that any field of ours has
+extern const uint8_t vmcs_field_index[4][4][VMCS_INDEX_COUNT];
+
 // Finds the field of an encoding. *high: the encoding is that of the high half. False: no such field on this processor.
-bool vmcs_find(const struct vmcs_field_set *set, uint64_t encoding, enum vmcs_field *field, bool *high);
+static inline bool vmcs_find(const struct vmcs_field_set *set, uint64_t encoding, enum vmcs_field *field, bool *high)
+{
+    uint64_t width = bits_get(encoding, 14, 13), group = bits_get(encoding, 11, 10), index = bits_get(encoding, 9, 1);
+    if ((encoding & ~(BITS(14, 13) | BITS(11, 0))) || index >= VMCS_INDEX_COUNT || ((encoding & 1) && width != VMCS_WIDTH_64))
+        return false;
+    unsigned found = vmcs_field_index[width][group][index];
+    if (!found--)
+        return false;
+    *field = (enum vmcs_field)found;
+    *high = encoding & 1;
+    return set->present[found / 64] >> found % 64 & 1;
+}
+
+// The field of a name, upper or lower case, `length` characters. False: no such field.
+bool vmcs_field_by_name(const char *name, size_t length, enum vmcs_field *field);
+// The field of an encoding (full or high half), whether it exists on the processor or not. False: none.
+bool vmcs_field_by_encoding(uint64_t encoding, enum vmcs_field *field);
 
 #endif
