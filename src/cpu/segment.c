@@ -82,27 +82,28 @@ enum exec_result exec_mov_to_sreg(struct cpu *cpu, const struct insn *in)
     return exec_end_system(cpu, in);
 }
 
+// MOV from and PUSH of a segment register do not end a block.
 enum exec_result exec_mov_from_sreg(struct cpu *cpu, const struct insn *in)
 {
-    exec_begin_system(cpu, in);
-    if (in->reg > SEG_GS)
-        return raise_exception(cpu, VECTOR_UD);
+    if (in->reg > SEG_GS) {
+        raise_exception(cpu, VECTOR_UD);
+        return exec_fault(cpu, in);
+    }
     if (!write_selector(cpu, in, cpu->segments[in->reg].selector))
-        return EXEC_FAULT;
-    return exec_end_system(cpu, in);
+        return exec_fault(cpu, in);
+    return exec_next_slow(cpu, in);
 }
 
 // With an operand size of 32 bits only the low word of the stack slot is written, as recent processors do (SDM 2 PUSH).
 enum exec_result exec_push_sreg(struct cpu *cpu, const struct insn *in)
 {
-    exec_begin_system(cpu, in);
     unsigned size = insn_size(in);
     uint64_t mask = stack_mask(cpu);
     uint64_t sp = (cpu->regs[REG_RSP] - size) & mask;
     if (!mem_write(cpu, SEG_SS, sp, size == 4 ? 2 : size, cpu->segments[in->reg].selector))
-        return EXEC_FAULT;
+        return exec_fault(cpu, in);
     stack_pointer_set(cpu, mask, sp);
-    return exec_end_system(cpu, in);
+    return exec_next_slow(cpu, in);
 }
 
 enum exec_result exec_pop_sreg(struct cpu *cpu, const struct insn *in)
