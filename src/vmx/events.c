@@ -177,10 +177,13 @@ cycle_t vmx_next_event(const struct cpu *cpu)
 void event_arm(struct cpu *cpu)
 {
     const struct vmx *vmx = cpu->vmx;
-    bool interrupt_window = (vmx->primary & PRIMARY_INTERRUPT_WINDOW_EXITING) && (cpu->rflags_system & RFLAGS_IF);
+    bool accepts_interrupts = cpu->activity != ACTIVITY_SHUTDOWN;
+    bool interrupt_window = (vmx->primary & PRIMARY_INTERRUPT_WINDOW_EXITING) && (cpu->rflags_system & RFLAGS_IF) && accepts_interrupts;
     bool nmi_window = (vmx->primary & PRIMARY_NMI_WINDOW_EXITING) && !vmx->virtual_nmi_blocking;
-    bool mtf = vmx->mtf_pending || (vmx->primary & PRIMARY_MONITOR_TRAP_FLAG);
-    if (interrupt_window || nmi_window || mtf || timer_expired(cpu))
+    bool mtf = (vmx->mtf_pending && accepts_interrupts) ||
+               ((vmx->primary & PRIMARY_MONITOR_TRAP_FLAG) && cpu->activity == ACTIVITY_ACTIVE);
+    bool due = interrupt_window || nmi_window || mtf || timer_expired(cpu);
+    if (due && cpu->activity != ACTIVITY_WAIT_FOR_SIPI)
         cpu->pending |= PENDING_VMX;
     else
         cpu->pending &= ~(uint32_t)PENDING_VMX;
@@ -280,8 +283,17 @@ static enum exec_result check_events(struct cpu *cpu)
     return check_interrupt(cpu);
 }
 
+// In an inactive state: the core will deliver an event now.
+static bool is_event_due(const struct cpu *cpu)
+{
+    bool nmi = (cpu->pending & PENDING_NMI) && !(cpu->interruptibility & BLOCKING_NMI);
+    bool interrupt = (cpu->pending & PENDING_INTERRUPT) && (cpu->rflags_system & RFLAGS_IF) && cpu->activity != ACTIVITY_SHUTDOWN;
+    return nmi || interrupt || is_trap_due(cpu);
+}
+
 static enum exec_result wait_for_sipi(struct cpu *cpu)
 {
+    cpu->pending &= ~(uint32_t)PENDING_VMX;
     if (!(cpu->pending & PENDING_SIPI))
         return EXEC_NEXT;
     cpu->pending &= ~(uint32_t)PENDING_SIPI;
@@ -298,7 +310,7 @@ enum exec_result event_boundary(struct cpu *cpu)
     if (result != EXEC_NEXT)
         return result;
     // The monitor trap flag takes effect after the next instruction, or after the event that is delivered instead of it.
-    if ((vmx->primary & PRIMARY_MONITOR_TRAP_FLAG) && (cpu->activity == ACTIVITY_ACTIVE || interrupt_wakes(cpu)))
+    if ((vmx->primary & PRIMARY_MONITOR_TRAP_FLAG) && (cpu->activity == ACTIVITY_ACTIVE || is_event_due(cpu)))
         vmx->mtf_pending = true;
     event_arm(cpu);
     return EXEC_NEXT;
