@@ -17,19 +17,16 @@ struct fixture {
     struct memory memory;
     struct bus bus;
     cycle_t now;
-    bool line;          // last level reported
-    unsigned rises;     // false to true
-    unsigned calls;     // of any other callback
-    uint64_t last;      // its last argument
-    uint8_t sent[64];   // bytes transmitted
+    bool line;        // last level reported
+    unsigned rises;   // false to true
+    unsigned calls;   // of any other callback
+    uint64_t last;    // its last argument
+    uint8_t sent[64]; // bytes transmitted
     unsigned sent_count;
 };
 static struct fixture fx;
 
-static inline cycle_t fixture_now(void *user)
-{
-    return ((struct fixture *)user)->now;
-}
+static inline cycle_t fixture_now(void *user) { return ((struct fixture *)user)->now; }
 
 static inline void fixture_line(void *user, bool level)
 {
@@ -46,20 +43,11 @@ static inline void fixture_setup(void)
     bus_init(&fx.bus, &fx.memory);
 }
 
-static inline void fixture_teardown(void)
-{
-    memory_destroy(&fx.memory);
-}
+static inline void fixture_teardown(void) { memory_destroy(&fx.memory); }
 
-static inline void out8(uint16_t port, unsigned value)
-{
-    bus_port_write(&fx.bus, port, 1, value);
-}
+static inline void out8(uint16_t port, unsigned value) { bus_port_write(&fx.bus, port, 1, value); }
 
-static inline unsigned in8(uint16_t port)
-{
-    return (unsigned)bus_port_read(&fx.bus, port, 1);
-}
+static inline unsigned in8(uint16_t port) { return (unsigned)bus_port_read(&fx.bus, port, 1); }
 
 static inline int fixture_run(Suite *suite)
 {

@@ -169,8 +169,8 @@ START_TEST(periodic_rates_follow_the_table)
         go_to((cycle_t)CYCLE_HZ * rate * 2);
         put(0x0a, 0x20 | rate);
         get(0x0c);
-        ck_assert_uint_eq(rtc_next_event(&rtc), timebase_cycle((uint64_t)RTC_HZ * rate * 2 + RTC_HZ / hz[rate],
-                                                               CYCLE_HZ, RTC_HZ));
+        ck_assert_uint_eq(rtc_next_event(&rtc),
+                          timebase_cycle((uint64_t)RTC_HZ * rate * 2 + RTC_HZ / hz[rate], CYCLE_HZ, RTC_HZ));
     }
     put(0x0a, 0x20);
     ck_assert_uint_eq(rtc_next_event(&rtc), CYCLE_NEVER);

@@ -4,7 +4,15 @@
 #include "devices/uart.h"
 
 static struct uart uart;
-enum { BASE = UART_COM1_PORT, IER = BASE + 1, FCR = BASE + 2, LCR = BASE + 3, MCR = BASE + 4, LSR = BASE + 5, MSR = BASE + 6 };
+enum {
+    BASE = UART_COM1_PORT,
+    IER = BASE + 1,
+    FCR = BASE + 2,
+    LCR = BASE + 3,
+    MCR = BASE + 4,
+    LSR = BASE + 5,
+    MSR = BASE + 6
+};
 
 static void on_write(void *user, const uint8_t *bytes, size_t n)
 {
