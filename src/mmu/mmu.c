@@ -118,8 +118,6 @@ static enum mmu_status translate_final(struct mmu *mmu, const struct guest_walk 
 static enum mmu_status translate_miss(struct mmu *mmu, gva_t gva, enum mmu_access access, enum mmu_mode mode,
                                       hpa_t *hpa, struct mmu_fault *fault)
 {
-    if (unlikely(!mmu->context))
-        tlb_resolve_contexts(mmu);
     mmu->walks++;
     struct guest_walk walk;
     walk.gva = gva;
@@ -145,7 +143,9 @@ enum mmu_status mmu_translate(struct mmu *mmu, gva_t gva, enum mmu_access access
 {
     const struct tlb_entry *entry = &mmu->tlb[mmu_slot(gva)];
     mmu->last_access = access;
-    if (mmu->context && tlb_matches(mmu, entry, gva & PAGE_FRAME_MASK) &&
+    if (unlikely(!mmu->context))
+        tlb_resolve_contexts(mmu); // before the lookup: global pages may still be there
+    if (tlb_matches(mmu, entry, gva & PAGE_FRAME_MASK) &&
         cached_rights_allow(mmu, entry->flags, access, mode)) {
         *hpa = entry->frame | (gva & PAGE_OFFSET_MASK);
         return MMU_OK;
