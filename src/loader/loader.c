@@ -50,7 +50,7 @@ enum load_status load_fail(struct load_error *error, const char *name, enum load
     const struct status_row *row = &status_rows[status];
     *error = (struct load_error){.status = status, .offset = offset, .value = value, .limit = limit};
     // A long path keeps its end, where the file name is.
-    size_t length = strlen(name), shown = 24;
+    size_t length = strlen(name), shown = 20;
     append(error->text, "%s%s: %s", length > shown ? "..." : "", length > shown ? name + length - shown : name,
            row->message);
     if (row->value_label)

@@ -238,7 +238,7 @@ static enum load_status read_image(struct load_job *job, uint64_t header, struct
         entry_field = 24;
         entry = plan->symbols.elf.entry;
     } else {
-        return load_refuse(job, LOAD_UNKNOWN_FORMAT, 0, load_u32(image->bytes), 0);
+        return load_refuse(job, LOAD_MULTIBOOT_NO_ADDRESSES, header + 4, flags, 0);
     }
     if (status == LOAD_OK)
         status = load_reserve_segments(job, false);
