@@ -266,11 +266,11 @@ enum exec_result exec_clts(struct cpu *cpu, const struct insn *in)
 
 enum exec_result exec_lmsw(struct cpu *cpu, const struct insn *in)
 {
-    exec_begin_system(cpu, in);
+    uint64_t offset = begin_system_operand(cpu, in);
     if (cpu->cpl != 0)
         return raise_error(cpu, VECTOR_GP, 0);
     uint64_t source = cpu->regs[in->rm];
-    if (in->form == FORM_MEM && !mem_read(cpu, in->segment, exec_offset(cpu, in), 2, &source)) // the exit depends on its value
+    if (in->form == FORM_MEM && !mem_read(cpu, in->segment, offset, 2, &source)) // the exit depends on its value
         return EXEC_FAULT;
     enum exec_result r = exec_intercept(cpu, in, INTERCEPT_LMSW, source & 0xFFFF);
     if (r != EXEC_NEXT)
@@ -282,12 +282,12 @@ enum exec_result exec_lmsw(struct cpu *cpu, const struct insn *in)
 
 enum exec_result exec_smsw(struct cpu *cpu, const struct insn *in)
 {
-    exec_begin_system(cpu, in);
+    uint64_t offset = begin_system_operand(cpu, in);
     if (cpu->cpl != 0 && (cpu->cr4 & CR4_UMIP))
         return raise_error(cpu, VECTOR_GP, 0);
     uint64_t value = read_cr0(cpu);
     if (in->form == FORM_MEM) {
-        if (!mem_write(cpu, in->segment, exec_offset(cpu, in), 2, value & 0xFFFF))
+        if (!mem_write(cpu, in->segment, offset, 2, value & 0xFFFF))
             return EXEC_FAULT;
     } else {
         reg_write(cpu, in->rm, insn_size(in), value);

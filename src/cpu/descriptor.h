@@ -145,6 +145,20 @@ static inline bool stack_peek(struct cpu *cpu, uint64_t offset, unsigned size, u
     return mem_read(cpu, SEG_SS, (cpu->regs[REG_RSP] + offset) & stack_mask(cpu), size, value);
 }
 
+// exec_begin_system() for an instruction with a memory operand: its offset, computed first, because a RIP-relative one counts from the
+// start of the block. 0 for other forms.
+static inline uint64_t begin_system_operand(struct cpu *cpu, const struct insn *in)
+{
+    uint64_t offset = in->form == FORM_MEM ? exec_offset(cpu, in) : 0;
+    exec_begin_system(cpu, in);
+    return offset;
+}
+// RIP of the instruction after `in`, once it has begun as a system instruction.
+static inline uint64_t system_next_rip(const struct cpu *cpu, const struct insn *in)
+{
+    return (cpu->regs[REG_RIP] + in->length) & cpu->rip_mask;
+}
+
 // Task switch (task.c).
 enum task_switch_source { TASK_SWITCH_CALL, TASK_SWITCH_IRET, TASK_SWITCH_JMP, TASK_SWITCH_GATE };
 // Switches to the task of TSS `selector`. `next_rip`: what is saved as the old task's EIP. `during`: the event delivered through a task

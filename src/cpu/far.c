@@ -46,7 +46,7 @@ static enum exec_result finish_task_switch(struct cpu *cpu, const struct insn *i
 // The return address of a far CALL, on `stack`.
 static bool push_return(struct cpu *cpu, const struct insn *in, struct stack *stack, unsigned size)
 {
-    return stack_push(cpu, stack, size, cpu->segments[SEG_CS].selector) && stack_push(cpu, stack, size, exec_next_rip(cpu, in));
+    return stack_push(cpu, stack, size, cpu->segments[SEG_CS].selector) && stack_push(cpu, stack, size, system_next_rip(cpu, in));
 }
 
 // Real-address and virtual-8086 mode.
@@ -240,11 +240,10 @@ static enum exec_result far_immediate(struct cpu *cpu, const struct insn *in, bo
 
 static enum exec_result far_indirect(struct cpu *cpu, const struct insn *in, bool call)
 {
-    exec_begin_system(cpu, in);
+    uint64_t address = begin_system_operand(cpu, in), offset, selector;
     if (in->form != FORM_MEM)
         return raise_exception(cpu, VECTOR_UD);
     unsigned size = insn_size(in);
-    uint64_t address = exec_offset(cpu, in), offset, selector;
     if (!mem_read(cpu, in->segment, address, size, &offset) ||
         !mem_read(cpu, in->segment, (address + size) & cpu->addr_mask[in->addr_log2], 2, &selector))
         return EXEC_FAULT;

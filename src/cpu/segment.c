@@ -5,21 +5,21 @@
 #include "cpu/handlers.h"
 #include "cpu/system.h"
 
-// The word operand ModRM.rm. False: cpu->event is set.
-static bool read_selector(struct cpu *cpu, const struct insn *in, uint16_t *selector)
+// The word operand ModRM.rm, at `offset` if it is in memory. False: cpu->event is set.
+static bool read_selector(struct cpu *cpu, const struct insn *in, uint64_t offset, uint16_t *selector)
 {
     uint64_t value = cpu->regs[in->rm];
-    if (in->form == FORM_MEM && !mem_read(cpu, in->segment, exec_offset(cpu, in), 2, &value))
+    if (in->form == FORM_MEM && !mem_read(cpu, in->segment, offset, 2, &value))
         return false;
     *selector = (uint16_t)value;
     return true;
 }
 
 // Stores a selector in ModRM.rm: a word of memory, or a zero-extended register of the operand size.
-static bool write_selector(struct cpu *cpu, const struct insn *in, uint16_t value)
+static bool write_selector(struct cpu *cpu, const struct insn *in, uint64_t offset, uint16_t value)
 {
     if (in->form == FORM_MEM)
-        return mem_write(cpu, in->segment, exec_offset(cpu, in), 2, value);
+        return mem_write(cpu, in->segment, offset, 2, value);
     reg_write(cpu, in->rm, insn_size(in), value);
     return true;
 }
@@ -70,11 +70,11 @@ static void block_after_ss_load(struct cpu *cpu)
 
 enum exec_result exec_mov_to_sreg(struct cpu *cpu, const struct insn *in)
 {
-    exec_begin_system(cpu, in);
+    uint64_t offset = begin_system_operand(cpu, in);
     if (in->reg == SEG_CS || in->reg > SEG_GS)
         return raise_exception(cpu, VECTOR_UD);
     uint16_t selector;
-    if (!read_selector(cpu, in, &selector) || !segment_load(cpu, in->reg, selector))
+    if (!read_selector(cpu, in, offset, &selector) || !segment_load(cpu, in->reg, selector))
         return EXEC_FAULT;
     cpu_update_mode(cpu);
     if (in->reg == SEG_SS)
@@ -89,7 +89,7 @@ enum exec_result exec_mov_from_sreg(struct cpu *cpu, const struct insn *in)
         raise_exception(cpu, VECTOR_UD);
         return exec_fault(cpu, in);
     }
-    if (!write_selector(cpu, in, cpu->segments[in->reg].selector))
+    if (!write_selector(cpu, in, in->form == FORM_MEM ? exec_offset(cpu, in) : 0, cpu->segments[in->reg].selector))
         return exec_fault(cpu, in);
     return exec_next_slow(cpu, in);
 }
@@ -122,11 +122,10 @@ enum exec_result exec_pop_sreg(struct cpu *cpu, const struct insn *in)
 
 static enum exec_result load_far_pointer(struct cpu *cpu, const struct insn *in, enum segment_register s)
 {
-    exec_begin_system(cpu, in);
+    uint64_t offset = begin_system_operand(cpu, in), value, selector;
     if (in->form != FORM_MEM)
         return raise_exception(cpu, VECTOR_UD);
     unsigned size = insn_size(in);
-    uint64_t offset = exec_offset(cpu, in), value, selector;
     if (!mem_read(cpu, in->segment, offset, size, &value) ||
         !mem_read(cpu, in->segment, (offset + size) & cpu->addr_mask[in->addr_log2], 2, &selector) ||
         !segment_load(cpu, s, (uint16_t)selector))
@@ -145,6 +144,7 @@ enum exec_result exec_lgs(struct cpu *cpu, const struct insn *in) { return load_
 // What LLDT and LTR begin with: #UD outside protected mode, #GP(0) above CPL 0, the intercept, then the operand.
 static enum exec_result begin_table_load(struct cpu *cpu, const struct insn *in, uint16_t *selector)
 {
+    uint64_t offset = begin_system_operand(cpu, in);
     if (!cpu_protected(cpu))
         return raise_exception(cpu, VECTOR_UD);
     if (cpu->cpl != 0)
@@ -152,12 +152,11 @@ static enum exec_result begin_table_load(struct cpu *cpu, const struct insn *in,
     enum exec_result r = exec_intercept(cpu, in, INTERCEPT_DESCRIPTOR_TABLE, 0);
     if (r != EXEC_NEXT)
         return r;
-    return read_selector(cpu, in, selector) ? EXEC_NEXT : EXEC_FAULT;
+    return read_selector(cpu, in, offset, selector) ? EXEC_NEXT : EXEC_FAULT;
 }
 
 enum exec_result exec_lldt(struct cpu *cpu, const struct insn *in)
 {
-    exec_begin_system(cpu, in);
     uint16_t selector;
     enum exec_result r = begin_table_load(cpu, in, &selector);
     if (r != EXEC_NEXT)
@@ -202,7 +201,6 @@ static bool fetch_task_register(struct cpu *cpu, uint16_t selector, struct segme
 
 enum exec_result exec_ltr(struct cpu *cpu, const struct insn *in)
 {
-    exec_begin_system(cpu, in);
     uint16_t selector;
     enum exec_result r = begin_table_load(cpu, in, &selector);
     if (r != EXEC_NEXT)
@@ -216,7 +214,7 @@ enum exec_result exec_ltr(struct cpu *cpu, const struct insn *in)
 
 static enum exec_result store_table_selector(struct cpu *cpu, const struct insn *in, enum segment_register s)
 {
-    exec_begin_system(cpu, in);
+    uint64_t offset = begin_system_operand(cpu, in);
     if (!cpu_protected(cpu))
         return raise_exception(cpu, VECTOR_UD);
     if (cpu->cpl != 0 && (cpu->cr4 & CR4_UMIP))
@@ -224,7 +222,7 @@ static enum exec_result store_table_selector(struct cpu *cpu, const struct insn 
     enum exec_result r = exec_intercept(cpu, in, INTERCEPT_DESCRIPTOR_TABLE, 0);
     if (r != EXEC_NEXT)
         return r;
-    if (!write_selector(cpu, in, cpu->segments[s].selector))
+    if (!write_selector(cpu, in, offset, cpu->segments[s].selector))
         return EXEC_FAULT;
     return exec_end_system(cpu, in);
 }
@@ -232,14 +230,15 @@ static enum exec_result store_table_selector(struct cpu *cpu, const struct insn 
 enum exec_result exec_sldt(struct cpu *cpu, const struct insn *in) { return store_table_selector(cpu, in, SEG_LDTR); }
 enum exec_result exec_str(struct cpu *cpu, const struct insn *in) { return store_table_selector(cpu, in, SEG_TR); }
 
-// Reads the descriptor that LAR, LSL, VERR and VERW look at. DESCRIPTOR_OUTSIDE also for a null selector.
+// Begins the instruction and reads the descriptor that LAR, LSL, VERR and VERW look at. DESCRIPTOR_OUTSIDE also for a null selector.
 static enum descriptor_status inspect(struct cpu *cpu, const struct insn *in, uint16_t *selector, struct descriptor *d)
 {
+    uint64_t offset = begin_system_operand(cpu, in);
     if (!cpu_protected(cpu)) {
         raise_exception(cpu, VECTOR_UD);
         return DESCRIPTOR_FAULT;
     }
-    if (!read_selector(cpu, in, selector))
+    if (!read_selector(cpu, in, offset, selector))
         return DESCRIPTOR_FAULT;
     return selector_is_null(*selector) ? DESCRIPTOR_OUTSIDE : descriptor_read(cpu, *selector, d);
 }
@@ -262,7 +261,6 @@ enum {
 
 static enum exec_result inspect_value(struct cpu *cpu, const struct insn *in, bool limit)
 {
-    exec_begin_system(cpu, in);
     uint16_t selector;
     struct descriptor d;
     enum descriptor_status status = inspect(cpu, in, &selector, &d);
@@ -283,7 +281,6 @@ enum exec_result exec_lsl(struct cpu *cpu, const struct insn *in) { return inspe
 
 static enum exec_result verify(struct cpu *cpu, const struct insn *in, bool write)
 {
-    exec_begin_system(cpu, in);
     uint16_t selector;
     struct descriptor d;
     enum descriptor_status status = inspect(cpu, in, &selector, &d);
@@ -303,15 +300,12 @@ enum exec_result exec_verw(struct cpu *cpu, const struct insn *in) { return veri
 
 enum exec_result exec_arpl(struct cpu *cpu, const struct insn *in)
 {
-    exec_begin_system(cpu, in);
+    uint64_t offset = begin_system_operand(cpu, in);
     if (!cpu_protected(cpu))
         return raise_exception(cpu, VECTOR_UD);
-    uint64_t destination = cpu->regs[in->rm], offset = 0;
-    if (in->form == FORM_MEM) {
-        offset = exec_offset(cpu, in);
-        if (!mem_read_for_write(cpu, in->segment, offset, 2, &destination))
-            return EXEC_FAULT;
-    }
+    uint64_t destination = cpu->regs[in->rm];
+    if (in->form == FORM_MEM && !mem_read_for_write(cpu, in->segment, offset, 2, &destination))
+        return EXEC_FAULT;
     uint64_t rpl = cpu->regs[in->reg] & SELECTOR_RPL;
     bool raise = (destination & SELECTOR_RPL) < rpl;
     if (raise) {
