@@ -239,6 +239,11 @@ static inline void decode_rm_register(const struct decoder *decoder, unsigned ki
     }
 }
 
+static inline unsigned size_log2(const struct decoder *decoder, unsigned rule, bool memory)
+{
+    return operand_sizes[rule][memory][decoder->code * 4 + decoder->operand_size * 2u + (decoder->rex & REX_W) / REX_W];
+}
+
 // Instructions whose imm is more than the encoded immediate; see struct insn.
 static void adjust_imm(const struct decoder *decoder, const struct opcode_row *row, unsigned modrm, struct insn *in)
 {
@@ -250,8 +255,8 @@ static void adjust_imm(const struct decoder *decoder, const struct opcode_row *r
     } else if (row->flags & ROW_HAS_VVVV) {
         in->imm = decoder->vvvv;
     } else if (row->flags & ROW_SRC) {
-        unsigned size = 1u << in->size_log2;
-        in->imm = row->memory == MEMORY_V || row->memory > size ? size : row->memory;
+        unsigned operand_size = 1u << size_log2(decoder, SIZE_V, false);
+        in->imm = row->memory == MEMORY_V || row->memory > operand_size ? operand_size : row->memory;
     }
 }
 
@@ -295,8 +300,7 @@ static enum decode_status decode_opcode(struct decoder *decoder, unsigned map, u
     }
     in->op = row->op;
     in->to_reg = (row->flags & ROW_TO_REG) != 0;
-    in->size_log2 =
-        operand_sizes[row->size][memory][decoder->code * 4 + decoder->operand_size * 2u + (decoder->rex & REX_W) / REX_W] & 3u;
+    in->size_log2 = size_log2(decoder, row->size, memory) & 3u;
 
     if (!decode_reg(decoder, row->reg, modrm >> 3 & 7, in))
         return undefined(decoder, in);
