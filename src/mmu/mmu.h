@@ -77,7 +77,7 @@
 
 #define TLB_BITS 10
 #define TLB_ENTRIES (1u << TLB_BITS)
-#define TLB_CONTEXTS 64        // (VPID, PCID, EPTRTA) combinations that can be live at a time
+#define TLB_CONTEXTS 64        // live at a time: (VPID, PCID, EPTRTA), their globals, and EPTRTAs
 #define TLB_GUEST_PHYSICAL 512 // entries for guest-physical mappings
 
 // The control bits that decide rights, valid with paging on only (`controls`).

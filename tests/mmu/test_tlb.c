@@ -407,6 +407,19 @@ START_TEST(guest_invalidations_reach_every_eptrta)
 }
 END_TEST
 
+START_TEST(mov_cr3_with_paging_off_forgets_combined_mappings)
+{
+    enter_vm();
+    mmu_set_control(&mmu, CR0_PE, 0, 0, 0);
+    ck_assert_uint_eq(frame_of(FRAME_A), FRAME_A);
+    put64(ept_leaf_address(eptp, FRAME_A), FRAME_B | EPT_LEAF);
+    ck_assert_uint_eq(frame_of(FRAME_A + TLB_GUEST_PHYSICAL * PAGE_SIZE), FRAME_A + TLB_GUEST_PHYSICAL * PAGE_SIZE);
+    ck_assert_uint_eq(frame_of(FRAME_A), FRAME_A); // its guest-physical mapping was replaced
+    mmu_invalidate_pcid(&mmu, 0);
+    ck_assert_uint_eq(frame_of(FRAME_A), FRAME_B);
+}
+END_TEST
+
 START_TEST(invept_spares_linear_mappings)
 {
     cache_and_change(FLAGS);
@@ -720,6 +733,7 @@ int main(void)
     tcase_add_test(tests, combined_mappings_are_forgotten_by_guest_invalidations);
     tcase_add_test(tests, combined_mappings_of_another_eptrta_do_not_match);
     tcase_add_test(tests, guest_invalidations_reach_every_eptrta);
+    tcase_add_test(tests, mov_cr3_with_paging_off_forgets_combined_mappings);
     tcase_add_test(tests, invept_spares_linear_mappings);
     tcase_add_test(tests, ept_violation_forgets_the_mappings_of_its_address);
     tcase_add_test(tests, added_ept_rights_need_no_invalidation);
