@@ -5,6 +5,7 @@
 
 #include "cpu/exec.h"
 #include "cpu/handlers.h"
+#include "cpu/msr.h"
 #include "cpu/profile.h"
 #include "cpu/system.h"
 
@@ -33,11 +34,17 @@ static const struct cpu_profile profiles[] = {
 
 enum {
     MAX_BASIC_LEAF = 0x16,
+    LIMITED_BASIC_LEAF = 2,    // with IA32_MISC_ENABLE bit 22
     XSAVE_AREA_SIZE = 576,     // legacy region and header; no further components
     OSXSAVE_BIT = 27,
     APIC_BIT = 9,
     HTT_BIT = 28,
+    MONITOR_BIT = 3,
+    NX_BIT = 20,
 };
+#define MISC_ENABLE_MONITOR BIT(18)
+#define MISC_ENABLE_LIMIT_CPUID BIT(22)
+#define MISC_ENABLE_XD_DISABLE BIT(34)
 
 const struct cpu_profile *cpu_profile_find(const char *name)
 {
@@ -89,6 +96,8 @@ static void leaf_signature(const struct cpu *cpu, struct cpuid_result *r)
         r->ecx |= (uint32_t)1 << OSXSAVE_BIT;
     if (package_cpus(cpu) > 1)
         r->edx |= (uint32_t)1 << HTT_BIT;
+    if (!(cpu->misc_enable & MISC_ENABLE_MONITOR))
+        r->ecx &= ~((uint32_t)1 << MONITOR_BIT);
     uint64_t apic_base = BIT(11);
     if (cpu->env.apic_rdmsr && cpu->env.apic_rdmsr(cpu->env.owner, 0x1B, &apic_base) && !(apic_base & BIT(11)))
         r->edx &= ~((uint32_t)1 << APIC_BIT);
@@ -142,8 +151,9 @@ void cpuid_read(const struct cpu *cpu, uint32_t leaf, uint32_t subleaf, struct c
 {
     const struct cpu_profile *profile = cpu->profile;
     // A leaf above the maximum gives the data of the highest basic leaf.
-    if ((leaf > MAX_BASIC_LEAF && leaf < 0x80000000) || leaf > 0x80000008)
-        leaf = MAX_BASIC_LEAF;
+    uint32_t maximum = cpu->misc_enable & MISC_ENABLE_LIMIT_CPUID ? LIMITED_BASIC_LEAF : MAX_BASIC_LEAF;
+    if ((leaf > maximum && leaf < 0x80000000) || leaf > 0x80000008)
+        leaf = maximum;
     struct cpuid_result r = {
         .eax = feature_bits(cpu, leaf, subleaf, REGISTER_EAX),
         .ebx = feature_bits(cpu, leaf, subleaf, REGISTER_EBX),
@@ -152,7 +162,7 @@ void cpuid_read(const struct cpu *cpu, uint32_t leaf, uint32_t subleaf, struct c
     };
     switch (leaf) {
     case 0:
-        r = (struct cpuid_result){.eax = MAX_BASIC_LEAF, .ebx = 0x756E6547, .ecx = 0x6C65746E, .edx = 0x49656E69}; // GenuineIntel
+        r = (struct cpuid_result){.eax = maximum, .ebx = 0x756E6547, .ecx = 0x6C65746E, .edx = 0x49656E69}; // GenuineIntel
         break;
     case 1:
         // The subleaf is not looked at.
@@ -194,6 +204,8 @@ void cpuid_read(const struct cpu *cpu, uint32_t leaf, uint32_t subleaf, struct c
     case 0x80000001:
         r.ecx = feature_bits(cpu, leaf, 0, REGISTER_ECX);
         r.edx = feature_bits(cpu, leaf, 0, REGISTER_EDX);
+        if (cpu->misc_enable & MISC_ENABLE_XD_DISABLE)
+            r.edx &= ~((uint32_t)1 << NX_BIT);
         if (!cpu_64bit(cpu))
             r.edx &= ~((uint32_t)1 << 11); // SYSCALL is reported in 64-bit mode only
         break;
@@ -225,6 +237,8 @@ enum exec_result exec_cpuid(struct cpu *cpu, const struct insn *in)
         return r;
     struct cpuid_result result;
     cpuid_read(cpu, (uint32_t)cpu->regs[REG_RAX], (uint32_t)cpu->regs[REG_RCX], &result);
+    if ((uint32_t)cpu->regs[REG_RAX] == 1)
+        cpu->bios_sign_id = MICROCODE_REVISION;
     cpu->regs[REG_RAX] = result.eax;
     cpu->regs[REG_RBX] = result.ebx;
     cpu->regs[REG_RCX] = result.ecx;
