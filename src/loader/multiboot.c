@@ -98,17 +98,16 @@ static enum load_status place_modules(struct load_job *job, struct plan *plan)
     const struct load_request *request = job->request;
     if (request->module_count > LOADER_MAX_MODULES)
         return load_refuse(job, LOAD_TOO_MANY_MODULES, LOADER_NO_OFFSET, request->module_count, LOADER_MAX_MODULES);
-    uint64_t next = load_end_of_image(job);
+    uint64_t low = load_end_of_image(job); // nothing lies above it, so the lowest free place keeps their order
     for (unsigned i = 0; i < request->module_count; i++) {
         const struct load_file *module = &request->modules[i];
         enum load_status status = load_check_command_line(job, module);
         if (status != LOAD_OK)
             return status;
-        plan->modules[i] = load_reserve(job, module->size, PAGE_SIZE, next, MEMORY_HOLE_START);
+        plan->modules[i] = load_reserve(job, module->size, PAGE_SIZE, low, MEMORY_HOLE_START);
         if (plan->modules[i] == LOADER_NOWHERE)
             return load_fail(job->error, module->name, LOAD_NO_ROOM_FOR_MODULE, LOADER_NO_OFFSET, module->size,
                              job->memory->low_size);
-        next = plan->modules[i] + module->size;
     }
     return LOAD_OK;
 }

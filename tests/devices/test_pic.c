@@ -256,6 +256,25 @@ START_TEST(second_slave_request_follows_after_both_eois)
 }
 END_TEST
 
+START_TEST(slave_request_left_after_an_acknowledge_makes_a_new_edge)
+{
+    out8(MASTER, 0x11);
+    out8(MASTER + 1, 0x20);
+    out8(MASTER + 1, 0x04);
+    out8(MASTER + 1, 0x03);
+    out8(SLAVE, 0x11);
+    out8(SLAVE + 1, 0x28);
+    out8(SLAVE + 1, 0x02);
+    out8(SLAVE + 1, 0x03); // both end interrupts automatically, so the slave's output would stay high
+    pulse(8);
+    pulse(9);
+    ck_assert_uint_eq(pic_acknowledge(&pic), 0x28);
+    ck_assert(fx.line);
+    ck_assert_uint_eq(pic_acknowledge(&pic), 0x29);
+    ck_assert(!fx.line);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("pic");
@@ -279,6 +298,7 @@ int main(void)
     tcase_add_test(tests, poll_acknowledges_and_returns_the_level);
     tcase_add_test(tests, icw1_forgets_edges_and_masks);
     tcase_add_test(tests, second_slave_request_follows_after_both_eois);
+    tcase_add_test(tests, slave_request_left_after_an_acknowledge_makes_a_new_edge);
     suite_add_tcase(suite, tests);
     return fixture_run(suite);
 }

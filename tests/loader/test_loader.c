@@ -176,6 +176,17 @@ START_TEST(boot_structures_avoid_low_segments)
 }
 END_TEST
 
+START_TEST(boot_structures_avoid_segments_in_any_order)
+{
+    build_elf(&image, false, 0x1000);
+    add_segment(&image, IMAGE_DATA, 16, 0x2000, 0x1000, 0x2000);
+    add_segment(&image, IMAGE_DATA, 16, 0x1000, 0x1000, 0x1000);
+    add_multiboot_header(&image, IMAGE_MULTIBOOT, 3);
+    load();
+    ck_assert_uint_eq(result.gdt_base, 0x3000);
+}
+END_TEST
+
 START_TEST(higher_half_entry_is_translated)
 {
     build_elf(&image, false, 0xc0100010);
@@ -382,6 +393,7 @@ int main(void)
     tcase_add_test(tests, modules_are_page_aligned_in_order_and_intact);
     tcase_add_test(tests, module_avoids_a_segment_far_up);
     tcase_add_test(tests, boot_structures_avoid_low_segments);
+    tcase_add_test(tests, boot_structures_avoid_segments_in_any_order);
     tcase_add_test(tests, higher_half_entry_is_translated);
     tcase_add_test(tests, multiboot_takes_elf64_and_enters_in_32_bit_mode);
     tcase_add_test(tests, raw_kernel_loads_at_its_headers_addresses);

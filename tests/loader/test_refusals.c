@@ -97,7 +97,7 @@ static void header_beyond_8192(void)
 static void misaligned_header(void)
 {
     build_kernel(&image);
-    put_bytes(&image, IMAGE_MULTIBOOT, 0, 12);
+    memset(image.bytes + IMAGE_MULTIBOOT, 0, 12);
     add_multiboot_header(&image, 0x202, 3);
 }
 static void bad_checksum(void)
