@@ -3,7 +3,8 @@
 
 #include <stdio.h>
 
-static const enum vmcs_group group_order[] = {VMCS_GROUP_GUEST, VMCS_GROUP_HOST, VMCS_GROUP_CONTROL, VMCS_GROUP_EXIT_INFO};
+static const enum vmcs_group group_order[] = {VMCS_GROUP_GUEST, VMCS_GROUP_HOST, VMCS_GROUP_CONTROL,
+                                              VMCS_GROUP_EXIT_INFO};
 
 unsigned vmcs_width_bits(enum vmcs_width width)
 {
@@ -33,9 +34,14 @@ static void dump_field(const struct vmcs_region *vmcs, enum vmcs_field field, vm
     uint64_t value = vmcs_get(vmcs, field);
     if (!decode || !decode(field, value, meaning, sizeof meaning))
         meaning[0] = '\0';
-    each(owner, &(struct vmcs_dump_item){.field = field, .name = info->name, .title = info->title,
-                                         .group = vmcs_group_name(info->group), .bits = vmcs_width_bits(info->width),
-                                         .encoding = info->encoding, .value = value, .meaning = meaning});
+    each(owner, &(struct vmcs_dump_item){.field = field,
+                                         .name = info->name,
+                                         .title = info->title,
+                                         .group = vmcs_group_name(info->group),
+                                         .bits = vmcs_width_bits(info->width),
+                                         .encoding = info->encoding,
+                                         .value = value,
+                                         .meaning = meaning});
 }
 
 void vmcs_dump_each(const struct vmcs_region *vmcs, const struct vmcs_field_set *set, vmcs_decoder decode,
@@ -72,9 +78,10 @@ void vmcs_dump_text(const struct vmcs_region *vmcs, const struct vmcs_field_set 
 {
     static const char *const launch_states[] = {"clear", "launched"};
     char line[128];
-    snprintf(line, sizeof line, "VMCS revision %08X%s, launch state %s, abort indicator %u\n",
-             vmcs->revision & ~(uint32_t)VMCS_SHADOW_INDICATOR, vmcs->revision & VMCS_SHADOW_INDICATOR ? " (shadow)" : "",
-             vmcs->launch_state <= LAUNCH_STATE_LAUNCHED ? launch_states[vmcs->launch_state] : "undefined", vmcs->abort);
+    snprintf(
+        line, sizeof line, "VMCS revision %08X%s, launch state %s, abort indicator %u\n",
+        vmcs->revision & ~(uint32_t)VMCS_SHADOW_INDICATOR, vmcs->revision & VMCS_SHADOW_INDICATOR ? " (shadow)" : "",
+        vmcs->launch_state <= LAUNCH_STATE_LAUNCHED ? launch_states[vmcs->launch_state] : "undefined", vmcs->abort);
     write(owner, line);
     struct text_dump dump = {write, owner, NULL};
     vmcs_dump_each(vmcs, set, decode, write_item, &dump);

@@ -13,13 +13,13 @@ typedef bool (*vmcs_decoder)(enum vmcs_field field, uint64_t value, char *buffer
 
 struct vmcs_dump_item {
     enum vmcs_field field;
-    const char *name;     // upper case, as in fields.def
-    const char *title;    // the SDM's name
-    const char *group;    // "guest", "host", "control", "exit information"
-    unsigned bits;        // width: 16, 32 or 64
+    const char *name;  // upper case, as in fields.def
+    const char *title; // the SDM's name
+    const char *group; // "guest", "host", "control", "exit information"
+    unsigned bits;     // width: 16, 32 or 64
     uint32_t encoding;
     uint64_t value;
-    const char *meaning;  // "" if nothing more is to be said; valid during the call
+    const char *meaning; // "" if nothing more is to be said; valid during the call
 };
 
 #define VMCS_DUMP_MEANING_SIZE 1024 // bytes of the longest meaning, with its NUL

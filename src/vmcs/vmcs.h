@@ -20,24 +20,32 @@ enum vmcs_field {
 };
 
 enum vmcs_width { VMCS_WIDTH_16, VMCS_WIDTH_64, VMCS_WIDTH_32, VMCS_WIDTH_NATURAL }; // numbered as encoding bits 14:13
-enum vmcs_group { VMCS_GROUP_CONTROL, VMCS_GROUP_EXIT_INFO, VMCS_GROUP_GUEST, VMCS_GROUP_HOST }; // as encoding bits 11:10
+enum vmcs_group {
+    VMCS_GROUP_CONTROL,
+    VMCS_GROUP_EXIT_INFO,
+    VMCS_GROUP_GUEST,
+    VMCS_GROUP_HOST
+}; // as encoding bits 11:10
 
 enum launch_state { LAUNCH_STATE_CLEAR = 0, LAUNCH_STATE_LAUNCHED = 1 };
 
 #define VMCS_SHADOW_INDICATOR BIT(31)
-#define VMCS_NO_POINTER UINT64_MAX // "no current VMCS", and the link pointer's "none"
+#define VMCS_NO_POINTER       UINT64_MAX // "no current VMCS", and the link pointer's "none"
 
 struct vmcs_region {
-    uint32_t revision;       // bits 30:0 VMCS revision identifier, bit 31 shadow-VMCS indicator
-    uint32_t abort;          // VMX-abort indicator
-    uint32_t launch_state;   // enum launch_state; any other value counts as not launched and not clear
+    uint32_t revision;     // bits 30:0 VMCS revision identifier, bit 31 shadow-VMCS indicator
+    uint32_t abort;        // VMX-abort indicator
+    uint32_t launch_state; // enum launch_state; any other value counts as not launched and not clear
     uint32_t reserved;
     uint64_t field[VMCS_FIELD_COUNT];
 };
 static_assert(sizeof(struct vmcs_region) <= 4096, "a VMCS region is at most 4 KBytes");
 
 static inline uint64_t vmcs_get(const struct vmcs_region *vmcs, enum vmcs_field field) { return vmcs->field[field]; }
-static inline void vmcs_put(struct vmcs_region *vmcs, enum vmcs_field field, uint64_t value) { vmcs->field[field] = value; }
+static inline void vmcs_put(struct vmcs_region *vmcs, enum vmcs_field field, uint64_t value)
+{
+    vmcs->field[field] = value;
+}
 
 // Region at a physical address, or NULL if the 4 KBytes there are not RAM.
 static inline struct vmcs_region *vmcs_region_at(const struct memory *memory, hpa_t address)
@@ -47,9 +55,9 @@ static inline struct vmcs_region *vmcs_region_at(const struct memory *memory, hp
 
 // What is known of a field.
 struct vmcs_field_info {
-    const char *name;   // as in fields.def: "GUEST_RIP"
-    const char *title;  // the SDM's name
-    uint32_t encoding;  // of the full field
+    const char *name;  // as in fields.def: "GUEST_RIP"
+    const char *title; // the SDM's name
+    uint32_t encoding; // of the full field
     enum vmcs_width width;
     enum vmcs_group group;
 };
@@ -68,7 +76,8 @@ extern const uint8_t vmcs_field_index[4][4][VMCS_INDEX_COUNT];
 static inline bool vmcs_find(const struct vmcs_field_set *set, uint64_t encoding, enum vmcs_field *field, bool *high)
 {
     uint64_t width = bits_get(encoding, 14, 13), group = bits_get(encoding, 11, 10), index = bits_get(encoding, 9, 1);
-    if ((encoding & ~(BITS(14, 13) | BITS(11, 0))) || index >= VMCS_INDEX_COUNT || ((encoding & 1) && width != VMCS_WIDTH_64))
+    if ((encoding & ~(BITS(14, 13) | BITS(11, 0))) || index >= VMCS_INDEX_COUNT ||
+        ((encoding & 1) && width != VMCS_WIDTH_64))
         return false;
     unsigned found = vmcs_field_index[width][group][index];
     if (!found--)

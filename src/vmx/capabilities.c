@@ -9,14 +9,29 @@
 #include "base/assert.h"
 #include "vmx/controls.h"
 
-#define MSR_COUNT (MSR_IA32_VMX_VMFUNC - MSR_IA32_VMX_BASIC + 1)
-#define REGION_SIZE 4096
+#define MSR_COUNT    (MSR_IA32_VMX_VMFUNC - MSR_IA32_VMX_BASIC + 1)
+#define REGION_SIZE  4096
 #define LINEAR_WIDTH 48
 
 enum { // offsets from IA32_VMX_BASIC
-    BASIC = 0x0, PINBASED = 0x1, PROCBASED = 0x2, EXIT = 0x3, ENTRY = 0x4, MISC = 0x5, CR0_FIXED0 = 0x6, CR0_FIXED1 = 0x7,
-    CR4_FIXED0 = 0x8, CR4_FIXED1 = 0x9, VMCS_ENUM = 0xA, PROCBASED2 = 0xB, EPT_VPID_CAP = 0xC, TRUE_PINBASED = 0xD,
-    TRUE_PROCBASED = 0xE, TRUE_EXIT = 0xF, TRUE_ENTRY = 0x10, VMFUNC = 0x11
+    BASIC = 0x0,
+    PINBASED = 0x1,
+    PROCBASED = 0x2,
+    EXIT = 0x3,
+    ENTRY = 0x4,
+    MISC = 0x5,
+    CR0_FIXED0 = 0x6,
+    CR0_FIXED1 = 0x7,
+    CR4_FIXED0 = 0x8,
+    CR4_FIXED1 = 0x9,
+    VMCS_ENUM = 0xA,
+    PROCBASED2 = 0xB,
+    EPT_VPID_CAP = 0xC,
+    TRUE_PINBASED = 0xD,
+    TRUE_PROCBASED = 0xE,
+    TRUE_EXIT = 0xF,
+    TRUE_ENTRY = 0x10,
+    VMFUNC = 0x11
 };
 
 struct profile_msr {
@@ -49,10 +64,14 @@ enum { CAPABILITY_BIT_COUNT = sizeof capability_bits / sizeof *capability_bits }
 static bool control_word_of(unsigned offset, enum control_word *word)
 {
     switch (offset) {
-    case PINBASED: case TRUE_PINBASED: *word = CONTROL_WORD_PIN; return true;
-    case PROCBASED: case TRUE_PROCBASED: *word = CONTROL_WORD_PRIMARY; return true;
-    case EXIT: case TRUE_EXIT: *word = CONTROL_WORD_EXIT; return true;
-    case ENTRY: case TRUE_ENTRY: *word = CONTROL_WORD_ENTRY; return true;
+    case PINBASED:
+    case TRUE_PINBASED: *word = CONTROL_WORD_PIN; return true;
+    case PROCBASED:
+    case TRUE_PROCBASED: *word = CONTROL_WORD_PRIMARY; return true;
+    case EXIT:
+    case TRUE_EXIT: *word = CONTROL_WORD_EXIT; return true;
+    case ENTRY:
+    case TRUE_ENTRY: *word = CONTROL_WORD_ENTRY; return true;
     case PROCBASED2: *word = CONTROL_WORD_SECONDARY; return true;
     case VMFUNC: *word = CONTROL_WORD_VMFUNC; return true;
     default: return false;
@@ -150,7 +169,9 @@ static uint64_t limited_value(const char *profile, unsigned offset, uint64_t raw
         return limit_control(offset, word, raw, default1 & 0xFFFFFFFF);
     }
     switch (offset) {
-    case CR0_FIXED0: case CR0_FIXED1: case CR4_FIXED0: return raw;
+    case CR0_FIXED0:
+    case CR0_FIXED1:
+    case CR4_FIXED0: return raw;
     case BASIC: return (limit_bits(BASIC, raw) & ~BITS(44, 32)) | (uint64_t)REGION_SIZE << 32;
     default: return limit_bits(offset, raw);
     }
@@ -181,8 +202,11 @@ static bool ept_bit(const struct vmx_caps *caps, unsigned bit) { return caps->ep
 static void fill_ept(struct vmx_caps *caps)
 {
     caps->ept_vpid = caps->msr[EPT_VPID_CAP];
-    caps->ept = (struct ept_caps){.execute_only = ept_bit(caps, 0), .walk_length_5 = ept_bit(caps, 7), .page_2m = ept_bit(caps, 16),
-                                  .page_1g = ept_bit(caps, 17), .advanced_violation_info = ept_bit(caps, 22),
+    caps->ept = (struct ept_caps){.execute_only = ept_bit(caps, 0),
+                                  .walk_length_5 = ept_bit(caps, 7),
+                                  .page_2m = ept_bit(caps, 16),
+                                  .page_1g = ept_bit(caps, 17),
+                                  .advanced_violation_info = ept_bit(caps, 22),
                                   .maxphyaddr = caps->maxphyaddr};
 }
 
@@ -203,7 +227,9 @@ bool vmx_caps_init(struct vmx_caps *caps, const char *profile, unsigned maxphyad
     if (!basic)
         return false;
     ASSERT(maxphyaddr >= 32 && maxphyaddr <= 52, "the processor profiles have between 32 and 52 physical-address bits");
-    *caps = (struct vmx_caps){.profile = basic->profile, .maxphyaddr = maxphyaddr, .linear_width = LINEAR_WIDTH,
+    *caps = (struct vmx_caps){.profile = basic->profile,
+                              .maxphyaddr = maxphyaddr,
+                              .linear_width = LINEAR_WIDTH,
                               .sti_blocks_nmi_injection = true};
     vmx_caps_profile_value(profile, MSR_IA32_FEATURE_CONTROL, &caps->feature_control);
     for (unsigned offset = 0; offset < MSR_COUNT; offset++) {
@@ -251,14 +277,18 @@ static void decode_controls(const struct vmx_caps *caps, unsigned offset, enum c
     for (unsigned i = 0; i < count; i++) {
         unsigned bit = controls[i].bit;
         if (controls[i].word == word)
-            each(owner, &(struct vmx_capability_bit){.name = controls[i].name, .title = controls[i].title, .high = bit, .low = bit,
-                                                     .value = may >> bit & 1, .must_be_1 = must >> bit & 1,
+            each(owner, &(struct vmx_capability_bit){.name = controls[i].name,
+                                                     .title = controls[i].title,
+                                                     .high = bit,
+                                                     .low = bit,
+                                                     .value = may >> bit & 1,
+                                                     .must_be_1 = must >> bit & 1,
                                                      .withheld = (raw_may & ~may) >> bit & 1});
     }
 }
 
-bool vmx_caps_decode(const struct vmx_caps *caps, uint32_t msr, void (*each)(void *owner, const struct vmx_capability_bit *bit),
-                     void *owner)
+bool vmx_caps_decode(const struct vmx_caps *caps, uint32_t msr,
+                     void (*each)(void *owner, const struct vmx_capability_bit *bit), void *owner)
 {
     unsigned offset = msr - MSR_IA32_VMX_BASIC;
     if (msr < MSR_IA32_VMX_BASIC || offset >= MSR_COUNT || !caps->msr_present[offset])
@@ -273,9 +303,13 @@ bool vmx_caps_decode(const struct vmx_caps *caps, uint32_t msr, void (*each)(voi
     for (unsigned i = 0; i < CAPABILITY_BIT_COUNT; i++) {
         const struct capability_bit *bit = &capability_bits[i];
         if (bit->msr == offset)
-            each(owner, &(struct vmx_capability_bit){.name = bit->name, .title = bit->title, .high = bit->high, .low = bit->low,
-                                                     .value = bits_get(caps->msr[offset], bit->high, bit->low),
-                                                     .withheld = !bit->implemented && bits_get(raw, bit->high, bit->low)});
+            each(owner,
+                 &(struct vmx_capability_bit){.name = bit->name,
+                                              .title = bit->title,
+                                              .high = bit->high,
+                                              .low = bit->low,
+                                              .value = bits_get(caps->msr[offset], bit->high, bit->low),
+                                              .withheld = !bit->implemented && bits_get(raw, bit->high, bit->low)});
     }
     return true;
 }

@@ -7,8 +7,8 @@
 #include "vmcs/vmcs.h"
 
 #define MSR_IA32_FEATURE_CONTROL 0x3A
-#define MSR_IA32_VMX_BASIC 0x480
-#define MSR_IA32_VMX_VMFUNC 0x491
+#define MSR_IA32_VMX_BASIC       0x480
+#define MSR_IA32_VMX_VMFUNC      0x491
 
 // Allowed settings of a control word: a bit of `must` has to be 1, a bit outside `may` has to be 0.
 struct control_caps {
@@ -17,18 +17,20 @@ struct control_caps {
 
 struct vmx_caps {
     const char *profile;
-    uint64_t msr[MSR_IA32_VMX_VMFUNC - MSR_IA32_VMX_BASIC + 1]; // by index - 480H, what RDMSR reads; already limited to what is implemented
+    uint64_t msr[MSR_IA32_VMX_VMFUNC - MSR_IA32_VMX_BASIC +
+                 1]; // by index - 480H, what RDMSR reads; already limited to what is implemented
     bool msr_present[MSR_IA32_VMX_VMFUNC - MSR_IA32_VMX_BASIC + 1];
-    uint64_t feature_control;       // reset value of IA32_FEATURE_CONTROL
+    uint64_t feature_control; // reset value of IA32_FEATURE_CONTROL
     struct control_caps pin, primary, secondary, tertiary, exit, exit2, entry, vmfunc; // TRUE MSRs where available
     uint64_t cr0_fixed0, cr0_fixed1, cr4_fixed0, cr4_fixed1;
-    uint64_t basic;                 // IA32_VMX_BASIC
-    uint64_t misc;                  // IA32_VMX_MISC
-    uint64_t ept_vpid;              // IA32_VMX_EPT_VPID_CAP
-    bool sti_blocks_nmi_injection;  // VM entry refuses to inject an NMI during blocking by STI (the SDM leaves it to the processor)
-    uint32_t revision;              // VMCS revision identifier
-    unsigned maxphyaddr;            // bits
-    unsigned linear_width;          // bits: 48 or 57
+    uint64_t basic;    // IA32_VMX_BASIC
+    uint64_t misc;     // IA32_VMX_MISC
+    uint64_t ept_vpid; // IA32_VMX_EPT_VPID_CAP
+    bool
+        sti_blocks_nmi_injection; // VM entry refuses to inject an NMI during blocking by STI (the SDM leaves it to the processor)
+    uint32_t revision;            // VMCS revision identifier
+    unsigned maxphyaddr;   // bits
+    unsigned linear_width; // bits: 48 or 57
     struct ept_caps ept;
 };
 
@@ -41,16 +43,16 @@ void vmx_caps_fields(const struct vmx_caps *caps, struct vmcs_field_set *set);
 
 // What one bit or bit field of a capability MSR means.
 struct vmx_capability_bit {
-    const char *name;     // "ENABLE_EPT"; as in controls.def and capability_bits.def
-    const char *title;    // one line
-    unsigned high, low;   // bits of the control word, or of the MSR where it is no control word
-    uint64_t value;       // of a bit field; 1 or 0 of a bit: for a control "the 1-setting is allowed"
-    bool must_be_1;       // controls: the 0-setting is not allowed
-    bool withheld;        // the processor of the profile has it, vmxon does not offer it
+    const char *name;   // "ENABLE_EPT"; as in controls.def and capability_bits.def
+    const char *title;  // one line
+    unsigned high, low; // bits of the control word, or of the MSR where it is no control word
+    uint64_t value;     // of a bit field; 1 or 0 of a bit: for a control "the 1-setting is allowed"
+    bool must_be_1;     // controls: the 0-setting is not allowed
+    bool withheld;      // the processor of the profile has it, vmxon does not offer it
 };
 // Calls `each` for every known bit of an MSR (480H to 491H) in ascending order; `owner` is handed through. False: no such MSR.
-bool vmx_caps_decode(const struct vmx_caps *caps, uint32_t msr, void (*each)(void *owner, const struct vmx_capability_bit *bit),
-                     void *owner);
+bool vmx_caps_decode(const struct vmx_caps *caps, uint32_t msr,
+                     void (*each)(void *owner, const struct vmx_capability_bit *bit), void *owner);
 // "IA32_VMX_BASIC" ...; NULL: not one of 480H to 491H.
 const char *vmx_caps_msr_name(uint32_t msr);
 // The value of an MSR (480H to 491H, or 3AH) on the real processor of the profile. False: it has none.

@@ -11,37 +11,37 @@
 #include "base/assert.h"
 #include "vmx/transition.h"
 
-#define VIRTUAL_APIC_VTPR 0x80
+#define VIRTUAL_APIC_VTPR             0x80
 #define VMX_BASIC_NO_ERROR_CODE_CHECK BIT(56) // software may inject hardware exceptions with or without error code
-#define VMX_MISC_INJECT_LENGTH_0 BIT(30)
-#define EPT_CAP_SHADOW_STACK BIT(23)
+#define VMX_MISC_INJECT_LENGTH_0      BIT(30)
+#define EPT_CAP_SHADOW_STACK          BIT(23)
 
 #define CR0_NOT_CHECKED (CR0_NW | CR0_CD)
-#define CR3_PAE_BASE BITS(31, 5)
-#define SELECTOR_RPL BITS(1, 0)
-#define SELECTOR_TI BIT(2)
+#define CR3_PAE_BASE    BITS(31, 5)
+#define SELECTOR_RPL    BITS(1, 0)
+#define SELECTOR_TI     BIT(2)
 #define SELECTOR_RPL_TI (SELECTOR_RPL | SELECTOR_TI)
 
 // Segment types (SDM 3A 3.4.5.1, 3.5).
-#define TYPE_ACCESSED BIT(0)
-#define TYPE_READABLE BIT(1)
-#define TYPE_EXPAND_DOWN BIT(2)
-#define TYPE_CONFORMING BIT(2)
-#define TYPE_CODE BIT(3)
-#define TYPE_LDT 2
+#define TYPE_ACCESSED         BIT(0)
+#define TYPE_READABLE         BIT(1)
+#define TYPE_EXPAND_DOWN      BIT(2)
+#define TYPE_CONFORMING       BIT(2)
+#define TYPE_CODE             BIT(3)
+#define TYPE_LDT              2
 #define TYPE_DATA_RW_ACCESSED 3
-#define TYPE_BUSY_TSS_16 3
-#define TYPE_BUSY_TSS 11
+#define TYPE_BUSY_TSS_16      3
+#define TYPE_BUSY_TSS         11
 
-#define RFLAGS_RESERVED (BITS(63, 22) | BIT(15) | BIT(5) | BIT(3))
-#define EFER_RESERVED (~(EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE))
-#define DEBUGCTL_BTF BIT(1)
-#define DEBUGCTL_RTM BIT(15)
-#define DEBUGCTL_RESERVED (BITS(63, 16) | BITS(5, 2))
-#define ENCLAVE_INTERRUPTION BIT(4)
-#define PENDING_DEBUG_ENABLED BIT(12)
-#define PENDING_DEBUG_BS BIT(14)
-#define PENDING_DEBUG_RTM BIT(16)
+#define RFLAGS_RESERVED             (BITS(63, 22) | BIT(15) | BIT(5) | BIT(3))
+#define EFER_RESERVED               (~(EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE))
+#define DEBUGCTL_BTF                BIT(1)
+#define DEBUGCTL_RTM                BIT(15)
+#define DEBUGCTL_RESERVED           (BITS(63, 16) | BITS(5, 2))
+#define ENCLAVE_INTERRUPTION        BIT(4)
+#define PENDING_DEBUG_ENABLED       BIT(12)
+#define PENDING_DEBUG_BS            BIT(14)
+#define PENDING_DEBUG_RTM           BIT(16)
 #define PENDING_DEBUG_RESERVED_BITS (BITS(63, 17) | BIT(15) | BIT(13) | BITS(11, 4))
 
 // --- What the expressions of the table use ------------------------------------------------------------------------
@@ -66,7 +66,8 @@ static inline bool eptp_memory_type_valid(const struct vmx_caps *caps, uint64_t 
 static inline bool eptp_walk_length_valid(const struct vmx_caps *caps, uint64_t eptp)
 {
     uint64_t length_minus_1 = bits_get(eptp, 5, 3);
-    return (length_minus_1 == 3 && (caps->ept_vpid & EPT_CAP_WALK_4)) || (length_minus_1 == 4 && (caps->ept_vpid & EPT_CAP_WALK_5));
+    return (length_minus_1 == 3 && (caps->ept_vpid & EPT_CAP_WALK_4)) ||
+           (length_minus_1 == 4 && (caps->ept_vpid & EPT_CAP_WALK_5));
 }
 
 static inline bool eptp_accessed_dirty_valid(const struct vmx_caps *caps, uint64_t eptp)
@@ -86,9 +87,10 @@ static inline uint64_t inject_vector(uint64_t info) { return info & INTERRUPTION
 
 static inline bool delivers_error_code(uint64_t info)
 {
-    const uint64_t with_error_code = BIT(VECTOR_DF) | BIT(VECTOR_TS) | BIT(VECTOR_NP) | BIT(VECTOR_SS) | BIT(VECTOR_GP)
-                                     | BIT(VECTOR_PF) | BIT(VECTOR_AC);
-    return inject_type(info) == EVENT_HARDWARE_EXCEPTION && inject_vector(info) <= 31 && (with_error_code >> inject_vector(info) & 1);
+    const uint64_t with_error_code = BIT(VECTOR_DF) | BIT(VECTOR_TS) | BIT(VECTOR_NP) | BIT(VECTOR_SS) |
+                                     BIT(VECTOR_GP) | BIT(VECTOR_PF) | BIT(VECTOR_AC);
+    return inject_type(info) == EVENT_HARDWARE_EXCEPTION && inject_vector(info) <= 31 &&
+           (with_error_code >> inject_vector(info) & 1);
 }
 
 static inline bool is_software_event(uint64_t info)
@@ -98,14 +100,15 @@ static inline bool is_software_event(uint64_t info)
 
 static inline bool wakes_shutdown(uint64_t info)
 {
-    return inject_type(info) == EVENT_NMI || (inject_type(info) == EVENT_HARDWARE_EXCEPTION && inject_vector(info) == VECTOR_MC);
+    return inject_type(info) == EVENT_NMI ||
+           (inject_type(info) == EVENT_HARDWARE_EXCEPTION && inject_vector(info) == VECTOR_MC);
 }
 
 static inline bool wakes_hlt(uint64_t info)
 {
-    return wakes_shutdown(info) || inject_type(info) == EVENT_EXTERNAL_INTERRUPT
-           || (inject_type(info) == EVENT_HARDWARE_EXCEPTION && inject_vector(info) == VECTOR_DB)
-           || (inject_type(info) == EVENT_OTHER && inject_vector(info) == 0);
+    return wakes_shutdown(info) || inject_type(info) == EVENT_EXTERNAL_INTERRUPT ||
+           (inject_type(info) == EVENT_HARDWARE_EXCEPTION && inject_vector(info) == VECTOR_DB) ||
+           (inject_type(info) == EVENT_OTHER && inject_vector(info) == 0);
 }
 
 static inline bool activity_supported(const struct vmx_caps *caps, uint64_t activity)
@@ -152,8 +155,8 @@ static inline enum phase outcome_phase(enum check_outcome outcome)
 // its own rows only.
 static inline __attribute__((always_inline)) int run(const struct entry_context *context, enum phase phase, int one)
 {
-#define f(name) (vmcs->field[VMCS_##name])
-#define physical(address) (!((address) >> maxphyaddr))
+#define f(name)            (vmcs->field[VMCS_##name])
+#define physical(address)  (!((address) >> maxphyaddr))
 #define canonical(address) is_canonical(address, linear_width)
     const struct vmcs_region *vmcs = context->vmcs;
     const struct vmx_caps *caps = context->caps;
@@ -172,8 +175,9 @@ static inline __attribute__((always_inline)) int run(const struct entry_context 
     const bool injecting = f(ENTRY_INTERRUPTION_INFO) & INTERRUPTION_VALID;
     const bool pae_guest = (f(GUEST_CR0) & CR0_PG) && (f(GUEST_CR4) & CR4_PAE) && !ia32e_guest;
 
-#define CHECK(id, outcome, spec_id, sdm, message, applies_when, must_hold)                                                         \
-    if ((phase == PHASE_ONE ? one == CHECK_##id : phase == outcome_phase(outcome)) && unlikely((applies_when) && !(must_hold)))    \
+#define CHECK(id, outcome, spec_id, sdm, message, applies_when, must_hold)            \
+    if ((phase == PHASE_ONE ? one == CHECK_##id : phase == outcome_phase(outcome)) && \
+        unlikely((applies_when) && !(must_hold)))                                     \
         return CHECK_##id;
 #include "vmx/entry_checks.def"
 #undef CHECK
@@ -184,7 +188,10 @@ static inline __attribute__((always_inline)) int run(const struct entry_context 
     return NO_CHECK;
 }
 
-int entry_check_controls_and_host(const struct entry_context *context) { return run(context, PHASE_CONTROLS_AND_HOST, NO_CHECK); }
+int entry_check_controls_and_host(const struct entry_context *context)
+{
+    return run(context, PHASE_CONTROLS_AND_HOST, NO_CHECK);
+}
 
 int entry_check_guest(const struct entry_context *context) { return run(context, PHASE_GUEST, NO_CHECK); }
 
@@ -195,8 +202,9 @@ bool entry_check_holds(enum entry_check_id id, const struct entry_context *conte
 
 bool entry_check_eptp(const struct vmx_caps *caps, uint64_t eptp)
 {
-    return eptp_memory_type_valid(caps, eptp) && eptp_walk_length_valid(caps, eptp) && eptp_accessed_dirty_valid(caps, eptp)
-           && eptp_shadow_stack_valid(caps, eptp) && eptp_reserved_valid(eptp) && !(eptp >> caps->maxphyaddr);
+    return eptp_memory_type_valid(caps, eptp) && eptp_walk_length_valid(caps, eptp) &&
+           eptp_accessed_dirty_valid(caps, eptp) && eptp_shadow_stack_valid(caps, eptp) && eptp_reserved_valid(eptp) &&
+           !(eptp >> caps->maxphyaddr);
 }
 
 // --- What the rows say --------------------------------------------------------------------------------------------
@@ -290,7 +298,8 @@ static void list_add_expression(struct field_list *list, const char *text)
         while (isalnum((unsigned char)*at) || *at == '_')
             at++;
         bool is_member = start - text >= 2 && start[-2] == '-' && start[-1] == '>';
-        bool is_field = start - text >= 2 && start[-1] == '(' && start[-2] == 'f' && (start - text == 2 || !isalnum((unsigned char)start[-3]));
+        bool is_field = start - text >= 2 && start[-1] == '(' && start[-2] == 'f' &&
+                        (start - text == 2 || !isalnum((unsigned char)start[-3]));
         if (!is_member)
             list_add_word(list, start, (size_t)(at - start), is_field);
     }
@@ -304,7 +313,8 @@ unsigned entry_check_fields(enum entry_check_id id, enum vmcs_field *fields, uns
     return list.count;
 }
 
-static __attribute__((format(printf, 4, 5))) void append(char *buffer, size_t size, size_t *used, const char *format, ...)
+static __attribute__((format(printf, 4, 5))) void append(char *buffer, size_t size, size_t *used, const char *format,
+                                                         ...)
 {
     if (*used >= size)
         return;

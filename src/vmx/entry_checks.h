@@ -34,9 +34,9 @@ struct entry_context {
     const struct vmcs_region *vmcs; // the current VMCS
     hpa_t current_pointer;          // its address
     const struct memory *memory;
-    uint64_t efer;                  // IA32_EFER of the processor at the time of VM entry
-    bool rtm;                       // CPUID reports RTM (CPUID.07H.0:EBX bit 11)
-    bool sgx;                       // CPUID reports SGX (CPUID.07H.0:EBX bit 2)
+    uint64_t efer; // IA32_EFER of the processor at the time of VM entry
+    bool rtm;      // CPUID reports RTM (CPUID.07H.0:EBX bit 11)
+    bool sgx;      // CPUID reports SGX (CPUID.07H.0:EBX bit 2)
 };
 
 // The first check that fails, as enum entry_check_id, or -1 if all hold.

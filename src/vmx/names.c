@@ -32,8 +32,14 @@ static const struct vmx_control_info controls[] = {
 };
 enum { CONTROL_COUNT = sizeof controls / sizeof *controls };
 
-const char *vmx_exit_reason_name(unsigned reason) { return reason < EXIT_REASON_COUNT ? exit_reasons[reason].name : NULL; }
-const char *vmx_exit_reason_title(unsigned reason) { return reason < EXIT_REASON_COUNT ? exit_reasons[reason].title : NULL; }
+const char *vmx_exit_reason_name(unsigned reason)
+{
+    return reason < EXIT_REASON_COUNT ? exit_reasons[reason].name : NULL;
+}
+const char *vmx_exit_reason_title(unsigned reason)
+{
+    return reason < EXIT_REASON_COUNT ? exit_reasons[reason].title : NULL;
+}
 
 int vmx_exit_reason_by_name(const char *name)
 {
@@ -143,8 +149,9 @@ static void say_exit_reason(struct text *text, uint64_t value)
 
 static void say_interruption(struct text *text, uint64_t value)
 {
-    static const char *const types[] = {"external interrupt", "reserved type 1", "NMI", "hardware exception", "software interrupt",
-                                        "privileged software exception", "software exception", "other event"};
+    static const char *const types[] = {"external interrupt", "reserved type 1",    "NMI",
+                                        "hardware exception", "software interrupt", "privileged software exception",
+                                        "software exception", "other event"};
     if (!(value & INTERRUPTION_VALID)) {
         say(text, "not valid");
         return;
@@ -188,15 +195,17 @@ bool vmx_decode_field(enum vmcs_field field, uint64_t value, char *buffer, size_
 {
     static const char *const activities[] = {"active", "HLT", "shutdown", "wait-for-SIPI"};
     static const char *const blockings[] = {"STI", "MOV_SS", "SMI", "NMI", "ENCLAVE"};
-    static const char *const cr0_bits[] = {[0] = "PE", [1] = "MP", [2] = "EM", [3] = "TS", [4] = "ET", [5] = "NE", [16] = "WP",
-                                           [18] = "AM", [29] = "NW", [30] = "CD", [31] = "PG"};
-    static const char *const cr4_bits[] = {"VME", "PVI", "TSD", "DE", "PSE", "PAE", "MCE", "PGE", "PCE", "OSFXSR", "OSXMMEXCPT", "UMIP",
-                                           "LA57", "VMXE", "SMXE", NULL, "FSGSBASE", "PCIDE", "OSXSAVE", NULL, "SMEP", "SMAP", "PKE"};
-    static const char *const rflags_bits[] = {[0] = "CF", [2] = "PF", [4] = "AF", [6] = "ZF", [7] = "SF", [8] = "TF", [9] = "IF",
-                                              [10] = "DF", [11] = "OF", [14] = "NT", [16] = "RF", [17] = "VM", [18] = "AC",
-                                              [19] = "VIF", [20] = "VIP", [21] = "ID"};
+    static const char *const cr0_bits[] = {[0] = "PE",  [1] = "MP",  [2] = "EM",  [3] = "TS",  [4] = "ET", [5] = "NE",
+                                           [16] = "WP", [18] = "AM", [29] = "NW", [30] = "CD", [31] = "PG"};
+    static const char *const cr4_bits[] = {"VME",      "PVI",    "TSD",        "DE",   "PSE",  "PAE",  "MCE",  "PGE",
+                                           "PCE",      "OSFXSR", "OSXMMEXCPT", "UMIP", "LA57", "VMXE", "SMXE", NULL,
+                                           "FSGSBASE", "PCIDE",  "OSXSAVE",    NULL,   "SMEP", "SMAP", "PKE"};
+    static const char *const rflags_bits[] = {
+        [0] = "CF",  [2] = "PF",  [4] = "AF",  [6] = "ZF",  [7] = "SF",  [8] = "TF",   [9] = "IF",   [10] = "DF",
+        [11] = "OF", [14] = "NT", [16] = "RF", [17] = "VM", [18] = "AC", [19] = "VIF", [20] = "VIP", [21] = "ID"};
     static const char *const efer_bits[] = {[0] = "SCE", [8] = "LME", [10] = "LMA", [11] = "NXE"};
-    static const char *const pending_bits[] = {[0] = "B0", [1] = "B1", [2] = "B2", [3] = "B3", [12] = "ENABLED", [14] = "BS", [16] = "RTM"};
+    static const char *const pending_bits[] = {
+        [0] = "B0", [1] = "B1", [2] = "B2", [3] = "B3", [12] = "ENABLED", [14] = "BS", [16] = "RTM"};
     struct text text = {buffer, size, 0};
     enum control_word word;
     if (control_word_of(field, &word)) {
@@ -215,19 +224,22 @@ bool vmx_decode_field(enum vmcs_field field, uint64_t value, char *buffer, size_
         say(&text, "%s", error ? error : value ? "unknown" : "none");
         return true;
     }
-    case VMCS_ENTRY_INTERRUPTION_INFO: case VMCS_EXIT_INTERRUPTION_INFO: case VMCS_IDT_VECTORING_INFO:
-        say_interruption(&text, value);
-        return true;
+    case VMCS_ENTRY_INTERRUPTION_INFO:
+    case VMCS_EXIT_INTERRUPTION_INFO:
+    case VMCS_IDT_VECTORING_INFO: say_interruption(&text, value); return true;
     case VMCS_GUEST_ACTIVITY_STATE: say(&text, "%s", value < 4 ? activities[value] : "unknown"); return true;
     case VMCS_GUEST_INTERRUPTIBILITY_STATE: say_flags(&text, value, NAMES(blockings)); return true;
-    case VMCS_GUEST_CR0: case VMCS_HOST_CR0: case VMCS_CR0_GUEST_HOST_MASK: case VMCS_CR0_READ_SHADOW:
-        say_flags(&text, value, NAMES(cr0_bits));
-        return true;
-    case VMCS_GUEST_CR4: case VMCS_HOST_CR4: case VMCS_CR4_GUEST_HOST_MASK: case VMCS_CR4_READ_SHADOW:
-        say_flags(&text, value, NAMES(cr4_bits));
-        return true;
+    case VMCS_GUEST_CR0:
+    case VMCS_HOST_CR0:
+    case VMCS_CR0_GUEST_HOST_MASK:
+    case VMCS_CR0_READ_SHADOW: say_flags(&text, value, NAMES(cr0_bits)); return true;
+    case VMCS_GUEST_CR4:
+    case VMCS_HOST_CR4:
+    case VMCS_CR4_GUEST_HOST_MASK:
+    case VMCS_CR4_READ_SHADOW: say_flags(&text, value, NAMES(cr4_bits)); return true;
     case VMCS_GUEST_RFLAGS: say_flags(&text, value, NAMES(rflags_bits)); return true;
-    case VMCS_GUEST_IA32_EFER: case VMCS_HOST_IA32_EFER: say_flags(&text, value, NAMES(efer_bits)); return true;
+    case VMCS_GUEST_IA32_EFER:
+    case VMCS_HOST_IA32_EFER: say_flags(&text, value, NAMES(efer_bits)); return true;
     case VMCS_GUEST_PENDING_DEBUG_EXCEPTIONS: say_flags(&text, value, NAMES(pending_bits)); return true;
     case VMCS_VMCS_LINK_POINTER:
         if (value != VMCS_NO_POINTER)
