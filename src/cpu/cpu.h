@@ -229,6 +229,7 @@ struct cpu {
     bool event_delivered;         // an event was delivered since debug_step_begin(): no single-step trap after it
     uint64_t monitor_address;
     bool monitor_armed;
+    bool mwait_unmasked;          // HLT state entered by MWAIT with ECX bit 0: an interrupt ends it even if RFLAGS.IF = 0
 
     // --- VMX, owned by src/vmx ---
     bool vmx_operation;           // VMXON executed
@@ -248,6 +249,7 @@ struct cpu {
     unsigned package_cpus;        // vCPUs of the machine, for the topology leaves of CPUID; 0 counts as 1
     unsigned sipi_vector;
     uint64_t reference_instructions; // executed by the reference executor
+    bool run_alone;               // EXEC_FAULT: no exception; the instruction met a device in the middle of a block and is run again alone
     bool stop_requested;          // EXEC_STOP: the machine knows why
     uint64_t exception_count[32];
     uint64_t interrupt_count;
@@ -283,6 +285,8 @@ void cpu_update_mode(struct cpu *cpu);
 static inline uint64_t *cpu_rip(struct cpu *cpu) { return &cpu->regs[REG_RIP]; }
 static inline bool cpu_long_mode(const struct cpu *cpu) { return (cpu->efer & EFER_LMA) != 0; }
 static inline bool cpu_64bit(const struct cpu *cpu) { return (cpu->mode & MODE_CODE_MASK) == MODE_CODE64; }
+// Bits of a linear address in 64-bit mode.
+static inline unsigned cpu_linear_width(const struct cpu *cpu) { return cpu->cr4 & CR4_LA57 ? 57 : 48; }
 static inline bool cpu_protected(const struct cpu *cpu) { return (cpu->cr0 & CR0_PE) && !(cpu->rflags_system & RFLAGS_VM); }
 static inline bool cpu_v8086(const struct cpu *cpu) { return (cpu->rflags_system & RFLAGS_VM) != 0; }
 

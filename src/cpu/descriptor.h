@@ -174,6 +174,9 @@ enum exec_result event_raise(struct cpu *cpu, const struct event *event);
 // False: cpu->event is set.
 bool v8086_redirection(struct cpu *cpu, uint8_t vector, bool *redirected);
 
+// XINUSE: components (bit 0 x87, bit 1 SSE) that are not in their initial configuration (SDM 1 13.6).
+uint64_t state_in_use(const struct cpu *cpu);
+
 // Makes a debug trap pending: pending_debug bits.
 static inline void debug_trap(struct cpu *cpu, uint64_t bits)
 {

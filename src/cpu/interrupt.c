@@ -89,7 +89,7 @@ bool interrupt_wakes(const struct cpu *cpu)
         return false;
     if (cpu->pending & PENDING_DEBUG)
         return true;
-    return (cpu->pending & PENDING_INTERRUPT) && (cpu->non_root || (cpu->rflags_system & RFLAGS_IF));
+    return (cpu->pending & PENDING_INTERRUPT) && (cpu->non_root || cpu->mwait_unmasked || (cpu->rflags_system & RFLAGS_IF));
 }
 
 // What is left when nothing was taken.
@@ -126,6 +126,8 @@ enum exec_result interrupt_poll(struct cpu *cpu)
             r = take_interrupt(cpu);
             if (r != EXEC_NEXT)
                 return r;
+        } else if (cpu->activity == ACTIVITY_HLT && cpu->mwait_unmasked) {
+            cpu->activity = ACTIVITY_ACTIVE; // goes on after MWAIT; the interrupt stays pending
         } else if (!(cpu->rflags_system & RFLAGS_IF) && !(cpu->intercepts & BIT(INTERCEPT_EXTERNAL_INTERRUPT))) {
             cpu->pending &= ~(uint32_t)PENDING_INTERRUPT; // asked for again when IF is set
         }

@@ -111,8 +111,10 @@ static bool read_tsc_adjust(struct cpu *cpu, uint32_t index, uint64_t *value)
 static bool write_tsc_adjust(struct cpu *cpu, uint32_t index, uint64_t value)
 {
     (void)index;
+    if (!cpu_has(cpu, FEATURE_TSC_ADJUST))
+        return false;
     move_tsc(cpu, value - cpu->tsc_adjust);
-    return cpu_has(cpu, FEATURE_TSC_ADJUST);
+    return true;
 }
 
 // --- Owned by the local APIC and by VMX ---
