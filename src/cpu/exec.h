@@ -53,7 +53,9 @@ static inline enum exec_result exec_next_slow(struct cpu *cpu, const struct insn
 {
     if (unlikely(cpu->stop_block) || cpu->cycles_left < 0)
         return exec_leave_after(cpu, in);
-    return exec_next(cpu, in);
+    // By way of the run loop: a handler whose locals had their address taken may not be able to end in a jump.
+    cpu->next_insn = in + 1;
+    return EXEC_BLOCK;
 }
 
 // System instructions: see above.
@@ -99,6 +101,8 @@ bool mem_write_bytes(struct cpu *cpu, enum segment_register segment, uint64_t of
 bool mem_check_write(struct cpu *cpu, enum segment_register segment, uint64_t offset, unsigned size);
 // Segmentation only: linear address of a range, or false with #GP(0)/#SS(0) set.
 bool mem_linear(struct cpu *cpu, enum segment_register segment, uint64_t offset, unsigned size, enum mmu_access access, gva_t *linear);
+// Translates the page of a linear address, charges the walk, and fills the fast entry. False: cpu->event is set.
+bool mem_translate(struct cpu *cpu, gva_t linear, enum mmu_access access, enum mmu_mode mode, hpa_t *hpa);
 // Linear addresses, after segmentation: explicit accesses at the current CPL, and implicit supervisor ones (descriptor tables, TSS, IDT).
 bool lin_read(struct cpu *cpu, gva_t linear, unsigned size, uint64_t *value, enum mmu_mode mode);
 bool lin_write(struct cpu *cpu, gva_t linear, unsigned size, uint64_t value, enum mmu_mode mode);
