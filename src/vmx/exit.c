@@ -199,7 +199,19 @@ static void load_segments(struct cpu *cpu, const struct vmcs_region *vmcs, bool 
     cpu->idtr.limit = 0xFFFF;
 }
 
-static void load_controls_and_msrs(struct cpu *cpu, const struct vmcs_region *vmcs, uint32_t controls)
+// Whether the host fields make a state that can be entered. VM entry has checked more, but the VMCS is in memory: a guest that reaches
+// it can have overwritten it since.
+static bool host_registers_usable(const struct vmx *vmx, uint64_t cr0, uint64_t cr4, uint64_t efer, bool host_64bit)
+{
+    const struct vmx_caps *caps = vmx->caps;
+    uint64_t mode = efer & (EFER_LMA | EFER_LME);
+    if (mode != (host_64bit ? EFER_LMA | EFER_LME : 0))
+        return false;
+    return !(caps->cr0_fixed0 & ~cr0) && !(cr0 & ~caps->cr0_fixed1) && !(caps->cr4_fixed0 & ~cr4) && !(cr4 & ~caps->cr4_fixed1);
+}
+
+// False: the host fields are corrupt, nothing was loaded.
+static bool load_controls_and_msrs(struct cpu *cpu, const struct vmcs_region *vmcs, uint32_t controls)
 {
     struct vmx *vmx = cpu->vmx;
     bool host_64bit = (controls & EXIT_HOST_ADDRESS_SPACE_SIZE) != 0;
@@ -213,6 +225,8 @@ static void load_controls_and_msrs(struct cpu *cpu, const struct vmcs_region *vm
         efer |= EFER_LMA | EFER_LME;
     if (controls & EXIT_LOAD_IA32_EFER)
         efer = vmcs_get(vmcs, VMCS_HOST_IA32_EFER);
+    if (unlikely(!host_registers_usable(vmx, cr0, cr4, efer, host_64bit)))
+        return false;
     cpu_load_control_registers(cpu, cr0, cr3, cr4, efer);
 
     unsigned width = vmx->caps->linear_width;
@@ -226,6 +240,7 @@ static void load_controls_and_msrs(struct cpu *cpu, const struct vmcs_region *vm
         cpu->pat = vmcs_get(vmcs, VMCS_HOST_IA32_PAT);
     if (controls & EXIT_LOAD_IA32_PERF_GLOBAL_CTRL)
         cpu->perf_global_ctrl = vmcs_get(vmcs, VMCS_HOST_IA32_PERF_GLOBAL_CTRL);
+    return true;
 }
 
 // Blocking by NMI alone survives; nothing is pending (28.5.5).
@@ -247,7 +262,6 @@ static bool load_pdptes(struct cpu *cpu)
     return mmu_read_pdptes(&cpu->mmu, cpu->cr3, cpu->mmu.pdpte, &fault) == MMU_OK;
 }
 
-// From the VMCS's VM-exit controls as they are now: for VM exits the ones checked at entry, which only memory writes can have changed.
 static enum exec_result load_host_state(struct cpu *cpu, const struct vmcs_region *vmcs)
 {
     struct vmx *vmx = cpu->vmx;
@@ -265,7 +279,8 @@ static enum exec_result load_host_state(struct cpu *cpu, const struct vmcs_regio
     if (!is_effective_vpid(vmx))
         mmu_invalidate_vpid(&cpu->mmu, 0, false);
 
-    load_controls_and_msrs(cpu, vmcs, controls);
+    if (!load_controls_and_msrs(cpu, vmcs, controls))
+        return abort_operation(cpu, ABORT_VMCS_CORRUPT);
     load_segments(cpu, vmcs, host_64bit);
     cpu->cpl = 0;
     cpu->regs[REG_RSP] = vmcs_get(vmcs, VMCS_HOST_RSP);

@@ -433,7 +433,8 @@ static bool switch_eptp(struct cpu *cpu)
     uint32_t index = (uint32_t)cpu->regs[REG_RCX];
     if (index >= EPTP_LIST_ENTRIES)
         return false;
-    uint64_t eptp = bus_read(cpu->bus, vmcs_get(vmx->current, VMCS_EPTP_LIST_ADDR) + 8 * index, 8);
+    hpa_t list = vmcs_get(vmx->current, VMCS_EPTP_LIST_ADDR) & PAGE_FRAME_MASK;
+    uint64_t eptp = bus_read(cpu->bus, list + 8 * index, 8);
     if (!eptp_is_valid(vmx->caps, eptp))
         return false;
     memory_note_write(cpu->memory, vmx->current_pointer, sizeof *vmx->current);

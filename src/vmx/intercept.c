@@ -194,7 +194,7 @@ static enum exec_result mov_to_cr8(struct cpu *cpu, const struct insn *in, uint6
         return exit_mov_cr(cpu, in, 8, CR_MOV_TO);
     if (value & ~(uint64_t)0xF)
         return raise_error(cpu, VECTOR_GP, 0);
-    hpa_t page = vmcs_get(vmx->current, VMCS_VIRTUAL_APIC_ADDR);
+    hpa_t page = vmcs_get(vmx->current, VMCS_VIRTUAL_APIC_ADDR) & PAGE_FRAME_MASK;
     bus_write(cpu->bus, page + VIRTUAL_APIC_TPR, 4, value << 4);
     enum exec_result result = exec_end_system(cpu, in);
     if (value >= (vmcs_get(vmx->current, VMCS_TPR_THRESHOLD) & 0xF))
@@ -212,7 +212,7 @@ static enum exec_result mov_from_cr8(struct cpu *cpu, const struct insn *in)
     struct vmx *vmx = cpu->vmx;
     if (vmx->primary & PRIMARY_CR8_STORE_EXITING)
         return exit_mov_cr(cpu, in, 8, CR_MOV_FROM);
-    hpa_t page = vmcs_get(vmx->current, VMCS_VIRTUAL_APIC_ADDR);
+    hpa_t page = vmcs_get(vmx->current, VMCS_VIRTUAL_APIC_ADDR) & PAGE_FRAME_MASK;
     cpu->regs[in->rm] = bits_get(bus_read(cpu->bus, page + VIRTUAL_APIC_TPR, 1), 7, 4);
     return exec_end_system(cpu, in);
 }

@@ -11,6 +11,8 @@
 #define MSR_FS_BASE 0xC0000100
 #define MSR_GS_BASE 0xC0000101
 #define MSR_ENTRY_BYTES 16
+// VM entry has checked the alignment, but the VMCS is in memory and can have been overwritten since.
+#define MSR_LIST_ALIGNED ~(hpa_t)(MSR_ENTRY_BYTES - 1)
 
 static uint32_t longest_list(const struct vmx *vmx)
 {
@@ -31,6 +33,7 @@ static bool may_store(uint32_t index)
 uint32_t msr_list_load(struct cpu *cpu, hpa_t address, uint32_t count)
 {
     uint32_t longest = longest_list(cpu->vmx);
+    address &= MSR_LIST_ALIGNED;
     for (uint32_t i = 0; i < count; i++, address += MSR_ENTRY_BYTES) {
         if (i == longest)
             return i + 1;
@@ -46,6 +49,7 @@ uint32_t msr_list_load(struct cpu *cpu, hpa_t address, uint32_t count)
 uint32_t msr_list_store(struct cpu *cpu, hpa_t address, uint32_t count)
 {
     uint32_t longest = longest_list(cpu->vmx);
+    address &= MSR_LIST_ALIGNED;
     for (uint32_t i = 0; i < count; i++, address += MSR_ENTRY_BYTES) {
         if (i == longest)
             return i + 1;

@@ -74,13 +74,13 @@ void vmx_init(struct vmx *vmx, struct cpu *cpu, const struct vmx_caps *caps)
     cpu->vmx = vmx;
     cpu->vmx_ops = &vmx_cpu_ops;
     cpu->mmu.ept_caps = caps->ept;
-    cpu->feature_control = caps->feature_control;
     vmx_reset(vmx, cpu);
 }
 
 // As RESET leaves it: outside VMX operation. Statistics stay.
 void vmx_reset(struct vmx *vmx, struct cpu *cpu)
 {
+    cpu->feature_control = vmx->caps->feature_control;
     cpu->vmx_operation = false;
     cpu->non_root = false;
     cpu->intercepts = 0;
