@@ -307,8 +307,10 @@ START_TEST(monitor_trap_flag_holds_without_single_stepping_the_machine)
     fixture_write(f, AT_GUEST_CODE, 0x9090909090909090, 8);
     fixture_write(f, AT_HOST_RIP, 0xF4, 1); // HLT
     fixture_enter_guest(f);
-    cpu_run(&f->cpu, cpu_now(&f->cpu) + 100000, false);
-    fixture_expect_exit(f, EXIT_MONITOR_TRAP_FLAG);
+    ck_assert_int_eq(cpu_run(&f->cpu, cpu_now(&f->cpu) + 100000, false), EXEC_HALT);
+    ck_assert_uint_eq(fixture_get(f, VMCS_EXIT_REASON), EXIT_MONITOR_TRAP_FLAG);
+    ck_assert_uint_eq(fixture_get(f, VMCS_GUEST_RIP), AT_GUEST_CODE + 1);
+    ck_assert_uint_eq(f->vmx.exits[EXIT_MONITOR_TRAP_FLAG], 1);
 }
 END_TEST
 
