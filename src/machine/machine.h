@@ -57,6 +57,7 @@ struct machine {
     bool a20_enabled;
 
     cycle_t turn_end;        // every processor runs to here before devices are advanced again
+    cycle_t slept_until;     // time passed while all processors slept
     bool loaded;
     bool ended;              // `outcome` says how; further runs end at once
     struct vmxon_outcome outcome;

@@ -3,7 +3,8 @@
 // All processors run to machine->turn_end, one after the other; then devices
 // are brought to that cycle. turn_end is the next device event, so that an
 // event comes at the first instruction boundary at or after its cycle however
-// the machine is driven (design D6, D7). A halted machine skips to the event.
+// the machine is driven (design D6, D7). A processor that sleeps keeps its clock
+// until something wakes it; if all sleep, time skips to the next event.
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -58,6 +59,15 @@ static bool is_dead(const struct machine *machine, bool events_left)
     return true;
 }
 
+static const char *exception_name(unsigned vector)
+{
+    static const char *const names[] = {
+        [VECTOR_DE] = "#DE", [VECTOR_DB] = "#DB", [VECTOR_BP] = "#BP", [VECTOR_OF] = "#OF", [VECTOR_BR] = "#BR", [VECTOR_UD] = "#UD",
+        [VECTOR_NM] = "#NM", [VECTOR_DF] = "#DF", [VECTOR_TS] = "#TS", [VECTOR_NP] = "#NP", [VECTOR_SS] = "#SS", [VECTOR_GP] = "#GP",
+        [VECTOR_PF] = "#PF", [VECTOR_MF] = "#MF", [VECTOR_AC] = "#AC", [VECTOR_MC] = "#MC", [VECTOR_XM] = "#XM", [VECTOR_VE] = "#VE"};
+    return vector < sizeof names / sizeof names[0] && names[vector] ? names[vector] : "an interrupt";
+}
+
 // A processor entered shutdown, or VMX stopped the machine.
 static void note_death(struct machine *machine)
 {
@@ -72,38 +82,43 @@ static void note_death(struct machine *machine)
                     processor->cpu.regs[REG_RIP], exception_name(processor->cpu.event.vector));
 }
 
-// Lets one processor run to `until`.
-static void run_processor(struct machine *machine, unsigned index, cycle_t until, bool single)
+// Lets one processor run from `now` to `until`. One that sleeps and has no reason to wake is passed over.
+static void run_processor(struct machine *machine, unsigned index, cycle_t now, cycle_t until, bool single)
 {
     struct cpu *cpu = &machine->processor[index]->cpu;
     machine->running = index;
+    if (cpu->activity != ACTIVITY_ACTIVE) {
+        if (!interrupt_wakes(cpu))
+            return;
+        if (cpu_now(cpu) < now) { // it has slept until now
+            cpu->deadline = now;
+            cpu->cycles_left = 0;
+        }
+    }
     if (cpu_now(cpu) >= until)
         return;
     bool compare = machine->lockstep && cpu->activity == ACTIVITY_ACTIVE && reference_lockstep_before(machine->reference, cpu);
     enum exec_result result = cpu_run(cpu, until, single);
-    if (compare && !reference_lockstep_after(machine->reference, cpu, machine->outcome.text, sizeof machine->outcome.text)) {
-        char text[sizeof machine->outcome.text];
-        snprintf(text, sizeof text, "%s", machine->outcome.text);
+    char text[sizeof machine->outcome.text];
+    if (compare && !reference_lockstep_after(machine->reference, cpu, text, sizeof text))
         machine_end(machine, VMXON_END_CHECK, 0, "%s", text);
-    }
     if (result == EXEC_STOP || cpu->activity == ACTIVITY_SHUTDOWN)
         note_death(machine);
-    // An inactive processor's clock goes on without instructions.
-    if (result == EXEC_HALT && cpu_now(cpu) < until && !interrupt_wakes(cpu)) {
-        cpu->deadline = until;
-        cpu->cycles_left = 0;
-    }
 }
 
-static cycle_t slowest_clock(const struct machine *machine)
+// The cycle that every processor has reached: the slowest clock of those that do not sleep.
+static cycle_t common_time(const struct machine *machine)
 {
-    cycle_t slowest = UINT64_MAX;
+    cycle_t slowest = UINT64_MAX, fastest = machine->slept_until;
     for (unsigned i = 0; i < machine->processor_count; i++) {
-        cycle_t now = cpu_now(&machine->processor[i]->cpu);
-        if (now < slowest)
-            slowest = now;
+        const struct cpu *cpu = &machine->processor[i]->cpu;
+        cycle_t clock = cpu_now(cpu);
+        if (cpu->activity == ACTIVITY_ACTIVE && clock < slowest)
+            slowest = clock;
+        if (clock > fastest)
+            fastest = clock;
     }
-    return slowest;
+    return slowest != UINT64_MAX ? slowest : fastest;
 }
 
 static void note_limit(struct machine *machine, struct vmxon_outcome *outcome, const char *what, uint64_t limit)
@@ -137,7 +152,7 @@ void machine_run(struct machine *machine, const struct vmxon_limits *limits, boo
     bool single = one_step || limits->single_step || machine->lockstep;
     machine->outcome = machine->ended ? machine->outcome : (struct vmxon_outcome){0};
     while (!machine->ended) {
-        cycle_t now = slowest_clock(machine);
+        cycle_t now = common_time(machine);
         board_advance(machine, now);
         if (limits->instructions && total_instructions(machine) >= limits->instructions) {
             note_limit(machine, &machine->outcome, "instructions", limits->instructions);
@@ -151,13 +166,13 @@ void machine_run(struct machine *machine, const struct vmxon_limits *limits, boo
             machine_end(machine, VMXON_END_HALTED, 0, "halted for ever");
             break;
         }
-        if (now >= machine->turn_end)
-            machine->turn_end = choose_turn_end(machine, now, limits);
+        machine->turn_end = choose_turn_end(machine, now, limits);
         for (unsigned i = 0; i < machine->processor_count && !machine->ended; i++)
-            run_processor(machine, i, machine->turn_end, single);
+            run_processor(machine, i, now, machine->turn_end, single);
+        if (!is_active(machine))
+            machine->slept_until = machine->turn_end;
         if (one_step)
             break;
-        machine->turn_end = 0;
     }
     machine->outcome.rip = machine->processor[machine->outcome.cpu]->cpu.regs[REG_RIP];
 }
