@@ -253,7 +253,7 @@ static void adjust_imm(const struct decoder *decoder, const struct opcode_row *r
         in->imm = (row->key & 7) << 8 | (int64_t)modrm;
         in->reg = modrm >> 3 & 7;
     } else if (row->flags & ROW_HAS_VVVV) {
-        in->imm = decoder->vvvv;
+        in->imm = decoder->code == MODE_CODE64 ? decoder->vvvv : decoder->vvvv & 7; // bit 3 is ignored outside 64-bit mode
     } else if (row->flags & ROW_SRC) {
         unsigned operand_size = 1u << size_log2(decoder, SIZE_V, false);
         in->imm = row->memory == MEMORY_V || row->memory > operand_size ? operand_size : row->memory;
@@ -341,8 +341,6 @@ static enum decode_status decode_vex(struct decoder *decoder, uint32_t reject, s
     decoder->vvvv = ~byte2 >> 3 & 15;
     if (decoder->code == MODE_CODE64)
         decoder->rex = (~byte1 >> 5 & 7) | (byte2 >> 4 & 8);
-    else
-        decoder->vvvv &= 7;
     decoder->repeat = repeat_of_pp[byte2 & 3];
     decoder->operand_size = (byte2 & 3) == 1;
     in->vex = 1;

@@ -273,10 +273,12 @@ const char *capstone_deviation(const uint8_t *bytes, unsigned available, unsigne
 {
     struct sample sample = {.mode = mode, .size = available < INSN_MAX_LENGTH ? available : INSN_MAX_LENGTH};
     memcpy(sample.bytes, bytes, sample.size);
-    (void)in;
     if (!parse(&sample))
         return NULL;
-    if (!answer.valid)
-        return refuses(&sample);
-    return status == DECODE_OK ? has_other_length(&sample) : accepts(&sample);
+    // Another length is a refusal or an acceptance where the bytes, or the 15 that count, end in between.
+    if (!answer.valid) {
+        const char *reason = refuses(&sample);
+        return reason || in->length + 2u <= sample.size ? reason : has_other_length(&sample);
+    }
+    return status == DECODE_OK || status == DECODE_TOO_LONG ? has_other_length(&sample) : accepts(&sample);
 }
