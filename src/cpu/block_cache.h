@@ -9,6 +9,8 @@
 #include "cpu/exec.h"
 
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
+// For the working part of a general handler: its locals have their address taken, which would keep the handler from ending in a jump.
+#define NEVER_INLINE static __attribute__((noinline))
 
 enum {
     JUMP_BITS = 12,

@@ -12,7 +12,7 @@ static uint64_t bit_test_offset(const struct cpu *cpu, const struct insn *in, un
     return (exec_offset(cpu, in) + (uint64_t)units * size) & cpu->addr_mask[in->addr_log2];
 }
 
-static bool do_bit_test(struct cpu *cpu, const struct insn *in)
+NEVER_INLINE bool do_bit_test(struct cpu *cpu, const struct insn *in)
 {
     unsigned size = insn_size(in);
     bool writes = in->op != OP_BT;
@@ -55,7 +55,7 @@ static unsigned trailing_zeros(uint64_t value, unsigned bits)
     return value ? (unsigned)__builtin_ctzll(value) : bits;
 }
 
-static bool do_bit_count(struct cpu *cpu, const struct insn *in)
+NEVER_INLINE bool do_bit_count(struct cpu *cpu, const struct insn *in)
 {
     unsigned size = insn_size(in), bits = 8 * size;
     uint64_t value;
@@ -113,7 +113,7 @@ static uint64_t bit_field(uint64_t value, unsigned start, unsigned length)
 }
 
 // BMI: destination ModRM.reg or VEX.vvvv, sources ModRM.rm and VEX.vvvv (imm). RORX, SARX, SHLX, SHRX, PDEP, PEXT change no flags.
-static bool do_bmi(struct cpu *cpu, const struct insn *in)
+NEVER_INLINE bool do_bmi(struct cpu *cpu, const struct insn *in)
 {
     unsigned size = insn_size(in), bits = 8 * size;
     uint64_t a;
@@ -168,7 +168,7 @@ enum exec_result exec_bmi(struct cpu *cpu, const struct insn *in)
 }
 
 // CRC-32C, reflected polynomial 82F63B78H; no inversion before or after.
-static bool do_crc32(struct cpu *cpu, const struct insn *in)
+NEVER_INLINE bool do_crc32(struct cpu *cpu, const struct insn *in)
 {
     unsigned source = (unsigned)in->imm & 15;
     uint64_t value;

@@ -184,8 +184,8 @@ enum exec_result fast_JMP_IND_R_3(struct cpu *cpu, const struct insn *in)
 
 ALWAYS_INLINE enum exec_result jump_memory(struct cpu *cpu, const struct insn *in, enum insn_address address)
 {
-    const void *source = fast_read(cpu, fast_linear(cpu, in, address), 8);
-    if (unlikely(!source))
+    const void *source;
+    if (unlikely(!fast_read(cpu, fast_linear(cpu, in, address), 8, &source)))
         return exec_jmp_ind(cpu, in);
     uint64_t target = host_load(source, 8);
     if (unlikely(!surely_canonical(target)))
@@ -207,8 +207,8 @@ enum exec_result fast_JMP_IND_M_3_1(struct cpu *cpu, const struct insn *in)
 ALWAYS_INLINE bool push_return(struct cpu *cpu, const struct insn *in, unsigned size)
 {
     uint64_t rsp = truncated(cpu->regs[REG_RSP] - size, size);
-    void *host = fast_write(cpu, rsp, size);
-    if (unlikely(!host))
+    void *host;
+    if (unlikely(!fast_write(cpu, rsp, size, &host)))
         return false;
     host_store(host, size, cpu->regs[REG_RIP] + in->delta + in->length);
     cpu->regs[REG_RSP] = rsp;
@@ -234,8 +234,8 @@ enum exec_result fast_CALL_IND_R_3(struct cpu *cpu, const struct insn *in)
 ALWAYS_INLINE enum exec_result ret(struct cpu *cpu, const struct insn *in, unsigned size)
 {
     uint64_t rsp = truncated(cpu->regs[REG_RSP], size);
-    const void *source = fast_read(cpu, rsp, size);
-    if (unlikely(!source))
+    const void *source;
+    if (unlikely(!fast_read(cpu, rsp, size, &source)))
         return exec_ret(cpu, in);
     uint64_t target = host_load(source, size);
     if (unlikely(!surely_canonical(target)))

@@ -41,21 +41,19 @@ ALWAYS_INLINE gva_t fast_linear(const struct cpu *cpu, const struct insn *in, en
     return (offset & cpu->addr_mask[in->addr_log2]) + cpu->segment_base[in->segment];
 }
 
-// Host address of `size` bytes at a linear address that may be read (written) and lie in one page of RAM, or NULL.
-ALWAYS_INLINE const void *fast_read(const struct cpu *cpu, gva_t linear, unsigned size)
+// True if `size` bytes at a linear address may be read (written) and lie in one page of RAM; *host is then their host address.
+ALWAYS_INLINE bool fast_read(const struct cpu *cpu, gva_t linear, unsigned size, const void **host)
 {
     const struct fast_entry *entry = &cpu->mmu.current[mmu_slot(linear)];
-    if (unlikely((((linear + size - 1) & PAGE_FRAME_MASK) | cpu->mmu.context) != entry->read))
-        return NULL;
-    return (const void *)(uintptr_t)(linear + entry->addend);
+    *host = (const void *)(uintptr_t)(linear + entry->addend);
+    return likely((((linear + size - 1) & PAGE_FRAME_MASK) | cpu->mmu.context) == entry->read);
 }
 
-ALWAYS_INLINE void *fast_write(const struct cpu *cpu, gva_t linear, unsigned size)
+ALWAYS_INLINE bool fast_write(const struct cpu *cpu, gva_t linear, unsigned size, void **host)
 {
     const struct fast_entry *entry = &cpu->mmu.current[mmu_slot(linear)];
-    if (unlikely((((linear + size - 1) & PAGE_FRAME_MASK) | cpu->mmu.context) != entry->write))
-        return NULL;
-    return (void *)(uintptr_t)(linear + entry->addend);
+    *host = (void *)(uintptr_t)(linear + entry->addend);
+    return likely((((linear + size - 1) & PAGE_FRAME_MASK) | cpu->mmu.context) == entry->write);
 }
 
 ALWAYS_INLINE uint64_t host_load(const void *host, unsigned size)

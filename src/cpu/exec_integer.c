@@ -4,7 +4,7 @@
 
 // ---- General handlers ----
 
-static bool do_alu(struct cpu *cpu, const struct insn *in)
+NEVER_INLINE bool do_alu(struct cpu *cpu, const struct insn *in)
 {
     unsigned size = insn_size(in), op = in->op;
     uint64_t a, b;
@@ -37,7 +37,7 @@ enum exec_result exec_alu(struct cpu *cpu, const struct insn *in)
     return exec_complete(cpu, in, do_alu(cpu, in));
 }
 
-static bool do_unary(struct cpu *cpu, const struct insn *in)
+NEVER_INLINE bool do_unary(struct cpu *cpu, const struct insn *in)
 {
     unsigned size = insn_size(in);
     uint64_t a;
@@ -68,12 +68,11 @@ ALWAYS_INLINE enum exec_result alu(struct cpu *cpu, const struct insn *in, unsig
     bool memory = kind == KIND_RM || kind == KIND_MR || kind == KIND_MI;
     if (memory) {
         gva_t linear = fast_linear(cpu, in, (enum insn_address)variant);
-        if (kind == KIND_RM || !alu_writes(op))
-            source = fast_read(cpu, linear, size);
-        else
-            source = target = fast_write(cpu, linear, size);
-        if (unlikely(!source))
+        bool reads = kind == KIND_RM || !alu_writes(op);
+        if (unlikely(reads ? !fast_read(cpu, linear, size, &source) : !fast_write(cpu, linear, size, &target)))
             return exec_alu(cpu, in);
+        if (!reads)
+            source = target;
     }
     if (kind == KIND_RM) {
         a = reg_read(cpu, in->reg, size);
@@ -85,7 +84,7 @@ ALWAYS_INLINE enum exec_result alu(struct cpu *cpu, const struct insn *in, unsig
     uint32_t aux;
     uint64_t result = alu_compute(cpu, op, size, a, b, &aux);
     if (alu_writes(op)) {
-        if (target)
+        if (kind == KIND_MR || kind == KIND_MI)
             host_store(target, size, result);
         else
             reg_write(cpu, kind == KIND_RM ? in->reg : in->rm, size, result);
@@ -100,8 +99,7 @@ ALWAYS_INLINE enum exec_result unary(struct cpu *cpu, const struct insn *in, uns
 {
     void *target = NULL;
     if (kind == KIND_M) {
-        target = fast_write(cpu, fast_linear(cpu, in, (enum insn_address)variant), size);
-        if (unlikely(!target))
+        if (unlikely(!fast_write(cpu, fast_linear(cpu, in, (enum insn_address)variant), size, &target)))
             return exec_unary(cpu, in);
     }
     uint64_t a = kind == KIND_M ? host_load(target, size) : reg_read(cpu, in->rm, size);
@@ -132,7 +130,7 @@ ALWAYS_INLINE enum exec_result unary(struct cpu *cpu, const struct insn *in, uns
 #undef DEFINE_4
 
 // ADCX and ADOX: additions whose carry is CF or OF and nothing else.
-static bool do_adx(struct cpu *cpu, const struct insn *in)
+NEVER_INLINE bool do_adx(struct cpu *cpu, const struct insn *in)
 {
     unsigned size = insn_size(in);
     uint64_t b;

@@ -5,7 +5,7 @@
 
 // ---- MOV ----
 
-static bool do_mov(struct cpu *cpu, const struct insn *in)
+NEVER_INLINE bool do_mov(struct cpu *cpu, const struct insn *in)
 {
     unsigned size = insn_size(in);
     uint64_t value;
@@ -43,8 +43,8 @@ ALWAYS_INLINE enum exec_result move(struct cpu *cpu, const struct insn *in, unsi
         return exec_next(cpu, in);
     }
     if (kind == KIND_RM) {
-        const void *source = fast_read(cpu, fast_linear(cpu, in, (enum insn_address)variant), size);
-        if (unlikely(!source))
+        const void *source;
+        if (unlikely(!fast_read(cpu, fast_linear(cpu, in, (enum insn_address)variant), size, &source)))
             return exec_mov(cpu, in);
         reg_write(cpu, in->reg, size, host_load(source, size));
         return exec_next(cpu, in);
@@ -53,8 +53,8 @@ ALWAYS_INLINE enum exec_result move(struct cpu *cpu, const struct insn *in, unsi
         reg_write(cpu, in->rm, size, kind == KIND_RI ? (uint64_t)in->imm : reg_read(cpu, in->reg, size));
         return exec_next(cpu, in);
     }
-    void *target = fast_write(cpu, fast_linear(cpu, in, (enum insn_address)variant), size);
-    if (unlikely(!target))
+    void *target;
+    if (unlikely(!fast_write(cpu, fast_linear(cpu, in, (enum insn_address)variant), size, &target)))
         return exec_mov(cpu, in);
     host_store(target, size, kind == KIND_MI ? (uint64_t)in->imm : reg_read(cpu, in->reg, size));
     return exec_next(cpu, in);
@@ -62,7 +62,7 @@ ALWAYS_INLINE enum exec_result move(struct cpu *cpu, const struct insn *in, unsi
 
 // ---- MOVZX, MOVSX, MOVSXD: the source's size in bytes is in imm ----
 
-static bool do_extend(struct cpu *cpu, const struct insn *in)
+NEVER_INLINE bool do_extend(struct cpu *cpu, const struct insn *in)
 {
     unsigned source = (unsigned)in->imm;
     uint64_t value;
@@ -82,8 +82,8 @@ ALWAYS_INLINE enum exec_result extend(struct cpu *cpu, const struct insn *in, un
 {
     uint64_t value;
     if (kind == KIND_RM) {
-        const void *host = fast_read(cpu, fast_linear(cpu, in, (enum insn_address)variant), source);
-        if (unlikely(!host))
+        const void *host;
+        if (unlikely(!fast_read(cpu, fast_linear(cpu, in, (enum insn_address)variant), source, &host)))
             return exec_extend(cpu, in);
         value = host_load(host, source);
     } else {
@@ -113,7 +113,7 @@ ALWAYS_INLINE enum exec_result lea(struct cpu *cpu, const struct insn *in, unsig
 // ---- Conditional moves ----
 
 // A 32-bit CMOV clears bits 63:32 even if the condition is false; the memory operand is read in any case.
-static bool do_cmov(struct cpu *cpu, const struct insn *in)
+NEVER_INLINE bool do_cmov(struct cpu *cpu, const struct insn *in)
 {
     unsigned size = insn_size(in);
     uint64_t value;
@@ -135,8 +135,8 @@ ALWAYS_INLINE enum exec_result cmov(struct cpu *cpu, const struct insn *in, unsi
 {
     uint64_t value;
     if (kind == KIND_RM) {
-        const void *source = fast_read(cpu, fast_linear(cpu, in, (enum insn_address)variant), size);
-        if (unlikely(!source))
+        const void *source;
+        if (unlikely(!fast_read(cpu, fast_linear(cpu, in, (enum insn_address)variant), size, &source)))
             return exec_cmov(cpu, in);
         value = host_load(source, size);
     } else {
@@ -147,7 +147,7 @@ ALWAYS_INLINE enum exec_result cmov(struct cpu *cpu, const struct insn *in, unsi
     return exec_next(cpu, in);
 }
 
-static bool do_setcc(struct cpu *cpu, const struct insn *in)
+NEVER_INLINE bool do_setcc(struct cpu *cpu, const struct insn *in)
 {
     return operand_write(cpu, in, 1, condition(cpu, (unsigned)in->op - OP_SETO));
 }
@@ -191,7 +191,7 @@ ALWAYS_INLINE enum exec_result setcc(struct cpu *cpu, const struct insn *in, uns
 
 // ---- Exchanges ----
 
-static bool do_xchg(struct cpu *cpu, const struct insn *in)
+NEVER_INLINE bool do_xchg(struct cpu *cpu, const struct insn *in)
 {
     unsigned size = insn_size(in);
     uint64_t value;
@@ -208,7 +208,7 @@ enum exec_result exec_xchg(struct cpu *cpu, const struct insn *in)
 }
 
 // With two registers the sum goes to rm last, so that XADD of a register with itself doubles it.
-static bool do_xadd(struct cpu *cpu, const struct insn *in)
+NEVER_INLINE bool do_xadd(struct cpu *cpu, const struct insn *in)
 {
     unsigned size = insn_size(in);
     uint64_t a, b = reg_read(cpu, in->reg, size);
@@ -231,7 +231,7 @@ enum exec_result exec_xadd(struct cpu *cpu, const struct insn *in)
 }
 
 // The memory operand is written in either case: with its old value if the comparison fails.
-static bool do_cmpxchg(struct cpu *cpu, const struct insn *in)
+NEVER_INLINE bool do_cmpxchg(struct cpu *cpu, const struct insn *in)
 {
     unsigned size = insn_size(in);
     uint64_t old, accumulator = reg_read(cpu, REG_RAX, size); // AL has byte offset 0
@@ -260,7 +260,7 @@ static void set_zf(struct cpu *cpu, bool zero)
     flags_set_arithmetic(cpu, zero ? flags | RFLAGS_ZF : flags);
 }
 
-static bool do_cmpxchg8b(struct cpu *cpu, const struct insn *in)
+NEVER_INLINE bool do_cmpxchg8b(struct cpu *cpu, const struct insn *in)
 {
     uint64_t old, offset = exec_offset(cpu, in);
     if (!mem_read_for_write(cpu, in->segment, offset, 8, &old))
@@ -282,7 +282,7 @@ enum exec_result exec_cmpxchg8b(struct cpu *cpu, const struct insn *in)
     return exec_complete(cpu, in, do_cmpxchg8b(cpu, in));
 }
 
-static bool do_cmpxchg16b(struct cpu *cpu, const struct insn *in)
+NEVER_INLINE bool do_cmpxchg16b(struct cpu *cpu, const struct insn *in)
 {
     uint64_t old[2], offset = exec_offset(cpu, in);
     if (!mem_check_write(cpu, in->segment, offset, 16) || !mem_read_bytes(cpu, in->segment, offset, old, 16, 16))
@@ -319,7 +319,7 @@ enum exec_result exec_bswap(struct cpu *cpu, const struct insn *in)
     return exec_next(cpu, in);
 }
 
-static bool do_movbe(struct cpu *cpu, const struct insn *in)
+NEVER_INLINE bool do_movbe(struct cpu *cpu, const struct insn *in)
 {
     unsigned size = insn_size(in);
     uint64_t value;
@@ -336,7 +336,7 @@ enum exec_result exec_movbe(struct cpu *cpu, const struct insn *in)
     return exec_complete(cpu, in, do_movbe(cpu, in));
 }
 
-static bool do_xlat(struct cpu *cpu, const struct insn *in)
+NEVER_INLINE bool do_xlat(struct cpu *cpu, const struct insn *in)
 {
     uint64_t offset = (cpu->regs[REG_RBX] + (uint8_t)cpu->regs[REG_RAX]) & cpu->addr_mask[in->addr_log2], value;
     if (!mem_read(cpu, in->segment, offset, 1, &value))

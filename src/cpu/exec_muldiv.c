@@ -9,7 +9,7 @@ typedef __int128 signed_wide;
 
 // ---- One operand: the product goes to AX, DX:AX, EDX:EAX or RDX:RAX ----
 
-static bool do_multiply(struct cpu *cpu, const struct insn *in)
+NEVER_INLINE bool do_multiply(struct cpu *cpu, const struct insn *in)
 {
     unsigned size = insn_size(in);
     uint64_t a = reg_read(cpu, REG_RAX, size), b;
@@ -55,7 +55,7 @@ ALWAYS_INLINE uint64_t imul_compute(unsigned size, uint64_t a, uint64_t b, bool 
     return product;
 }
 
-static bool do_imul(struct cpu *cpu, const struct insn *in)
+NEVER_INLINE bool do_imul(struct cpu *cpu, const struct insn *in)
 {
     unsigned size = insn_size(in);
     uint64_t a;
@@ -79,8 +79,8 @@ ALWAYS_INLINE enum exec_result imul(struct cpu *cpu, const struct insn *in, unsi
 {
     uint64_t a;
     if (kind == KIND_RM) {
-        const void *source = fast_read(cpu, fast_linear(cpu, in, (enum insn_address)variant), size);
-        if (unlikely(!source))
+        const void *source;
+        if (unlikely(!fast_read(cpu, fast_linear(cpu, in, (enum insn_address)variant), size, &source)))
             return exec_imul(cpu, in);
         a = host_load(source, size);
     } else {
@@ -105,7 +105,7 @@ ALWAYS_INLINE enum exec_result imul(struct cpu *cpu, const struct insn *in, unsi
 #undef DEFINE
 
 // The high half goes last: it stays if both destinations are one register. The source beside the operand is EDX or RDX.
-static bool do_mulx(struct cpu *cpu, const struct insn *in)
+NEVER_INLINE bool do_mulx(struct cpu *cpu, const struct insn *in)
 {
     unsigned size = insn_size(in);
     uint64_t b;
@@ -182,7 +182,7 @@ static bool divide_signed(struct cpu *cpu, unsigned size, uint64_t divisor)
     return true;
 }
 
-static bool do_divide(struct cpu *cpu, const struct insn *in)
+NEVER_INLINE bool do_divide(struct cpu *cpu, const struct insn *in)
 {
     unsigned size = insn_size(in);
     uint64_t divisor;

@@ -69,7 +69,7 @@ static uint64_t rotate_through_carry(unsigned op, unsigned size, uint64_t value,
     return value;
 }
 
-static bool do_shift(struct cpu *cpu, const struct insn *in)
+NEVER_INLINE bool do_shift(struct cpu *cpu, const struct insn *in)
 {
     unsigned size = insn_size(in), op = in->op;
     unsigned count = masked_count(in->has_imm ? (uint64_t)in->imm : cpu->regs[REG_RCX], size);
@@ -169,7 +169,7 @@ static uint64_t double_shift(unsigned op, unsigned size, uint64_t value, uint64_
     return result;
 }
 
-static bool do_double_shift(struct cpu *cpu, const struct insn *in)
+NEVER_INLINE bool do_double_shift(struct cpu *cpu, const struct insn *in)
 {
     unsigned size = insn_size(in);
     unsigned count = masked_count(in->has_imm ? (uint64_t)in->imm : cpu->regs[REG_RCX], size);

@@ -8,7 +8,7 @@
 
 // ---- PUSH and POP ----
 
-static bool do_push(struct cpu *cpu, const struct insn *in)
+NEVER_INLINE bool do_push(struct cpu *cpu, const struct insn *in)
 {
     unsigned size = insn_size(in);
     uint64_t value;
@@ -25,7 +25,7 @@ enum exec_result exec_push(struct cpu *cpu, const struct insn *in)
 }
 
 // A destination in memory that is addressed through the stack pointer is addressed after the pop.
-static bool do_pop(struct cpu *cpu, const struct insn *in)
+NEVER_INLINE bool do_pop(struct cpu *cpu, const struct insn *in)
 {
     unsigned size = insn_size(in);
     uint64_t value, rsp = cpu->regs[REG_RSP];
@@ -46,8 +46,8 @@ enum exec_result exec_pop(struct cpu *cpu, const struct insn *in)
 ALWAYS_INLINE enum exec_result push(struct cpu *cpu, const struct insn *in, enum insn_kind kind, unsigned size)
 {
     uint64_t rsp = truncated(cpu->regs[REG_RSP] - size, size);
-    void *target = fast_write(cpu, rsp, size);
-    if (unlikely(!target))
+    void *target;
+    if (unlikely(!fast_write(cpu, rsp, size, &target)))
         return exec_push(cpu, in);
     host_store(target, size, kind == KIND_I ? (uint64_t)in->imm : cpu->regs[in->rm]);
     cpu->regs[REG_RSP] = rsp;
@@ -57,8 +57,8 @@ ALWAYS_INLINE enum exec_result push(struct cpu *cpu, const struct insn *in, enum
 ALWAYS_INLINE enum exec_result pop(struct cpu *cpu, const struct insn *in, unsigned size)
 {
     uint64_t rsp = truncated(cpu->regs[REG_RSP], size);
-    const void *source = fast_read(cpu, rsp, size);
-    if (unlikely(!source))
+    const void *source;
+    if (unlikely(!fast_read(cpu, rsp, size, &source)))
         return exec_pop(cpu, in);
     cpu->regs[REG_RSP] = truncated(rsp + size, size);
     cpu->regs[in->rm] = host_load(source, size);
@@ -68,8 +68,8 @@ ALWAYS_INLINE enum exec_result pop(struct cpu *cpu, const struct insn *in, unsig
 ALWAYS_INLINE enum exec_result leave(struct cpu *cpu, const struct insn *in, unsigned size)
 {
     uint64_t rbp = truncated(cpu->regs[REG_RBP], size);
-    const void *source = fast_read(cpu, rbp, size);
-    if (unlikely(!source))
+    const void *source;
+    if (unlikely(!fast_read(cpu, rbp, size, &source)))
         return exec_leave(cpu, in);
     cpu->regs[REG_RSP] = truncated(rbp + size, size);
     cpu->regs[REG_RBP] = host_load(source, size);
@@ -93,7 +93,7 @@ ALWAYS_INLINE enum exec_result stack(struct cpu *cpu, const struct insn *in, uns
 // ---- PUSHA and POPA ----
 
 // RSP as it was is stored between RBX and RBP.
-static bool do_pusha(struct cpu *cpu, const struct insn *in)
+NEVER_INLINE bool do_pusha(struct cpu *cpu, const struct insn *in)
 {
     unsigned size = insn_size(in);
     uint64_t rsp = cpu->regs[REG_RSP];
@@ -111,7 +111,7 @@ enum exec_result exec_pusha(struct cpu *cpu, const struct insn *in)
     return do_pusha(cpu, in) ? exec_next_slow(cpu, in) : exec_fault(cpu, in);
 }
 
-static bool do_popa(struct cpu *cpu, const struct insn *in)
+NEVER_INLINE bool do_popa(struct cpu *cpu, const struct insn *in)
 {
     unsigned size = insn_size(in);
     uint64_t value[8];
@@ -134,7 +134,7 @@ enum exec_result exec_popa(struct cpu *cpu, const struct insn *in)
 
 // ---- ENTER and LEAVE ----
 
-static bool do_enter(struct cpu *cpu, const struct insn *in)
+NEVER_INLINE bool do_enter(struct cpu *cpu, const struct insn *in)
 {
     unsigned size = insn_size(in);
     uint64_t space = (uint64_t)in->imm & 0xFFFF, mask = stack_mask(cpu);
@@ -167,7 +167,7 @@ enum exec_result exec_enter(struct cpu *cpu, const struct insn *in)
     return do_enter(cpu, in) ? exec_next_slow(cpu, in) : exec_fault(cpu, in);
 }
 
-static bool do_leave(struct cpu *cpu, const struct insn *in)
+NEVER_INLINE bool do_leave(struct cpu *cpu, const struct insn *in)
 {
     unsigned size = insn_size(in);
     uint64_t value, rbp = cpu->regs[REG_RBP];
@@ -196,7 +196,7 @@ static bool v8086_virtual_if(const struct cpu *cpu, unsigned size)
     return (cpu->cr4 & CR4_VME) && size == 2;
 }
 
-static bool do_pushf(struct cpu *cpu, const struct insn *in)
+NEVER_INLINE bool do_pushf(struct cpu *cpu, const struct insn *in)
 {
     unsigned size = insn_size(in);
     uint64_t image = cpu_rflags(cpu) & ~(RFLAGS_VM | RFLAGS_RF);

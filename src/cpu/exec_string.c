@@ -149,8 +149,8 @@ static uint64_t many_elements(struct cpu *cpu, const struct string *s, const str
     if (!(cpu->mode & MODE_FLAT) || (cpu->rflags_system & RFLAGS_DF) || other_segment)
         return 0;
     uint64_t n = smaller(count, iterations_in_budget(cpu));
-    const uint8_t *source = NULL;
-    uint8_t *destination = NULL;
+    const void *source = NULL, *compared = NULL;
+    void *target = NULL;
     gva_t from = source_offset(cpu, s) + cpu->segment_base[s->source_segment], to = destination_offset(cpu, s);
     if (uses_source(op))
         n = smaller(n, room_in_page(from, s->size));
@@ -159,19 +159,16 @@ static uint64_t many_elements(struct cpu *cpu, const struct string *s, const str
     if (n == 0)
         return 0;
     unsigned bytes = (unsigned)(n * s->size);
-    if (uses_source(op) && !(source = fast_read(cpu, from, bytes)))
+    if (uses_source(op) && !fast_read(cpu, from, bytes, &source))
         return 0;
     bool writes = op == OP_MOVS || op == OP_STOS;
-    if (uses_destination(op)) {
-        destination = writes ? fast_write(cpu, to, bytes) : (uint8_t *)(uintptr_t)fast_read(cpu, to, bytes);
-        if (!destination)
-            return 0;
-    }
+    if (uses_destination(op) && (writes ? !fast_write(cpu, to, bytes, &target) : !fast_read(cpu, to, bytes, &compared)))
+        return 0;
     switch (op) {
-    case OP_MOVS: copy_elements(destination, source, s->size, n); break;
-    case OP_STOS: fill_elements(destination, s->size, n, cpu->regs[REG_RAX]); break;
-    case OP_LODS: reg_write(cpu, REG_RAX, s->size, host_load(source + (n - 1) * s->size, s->size)); break;
-    default: n = compare_elements(cpu, source, destination, s->size, n, (in->flags & INSN_REP) != 0); break;
+    case OP_MOVS: copy_elements(target, source, s->size, n); break;
+    case OP_STOS: fill_elements(target, s->size, n, cpu->regs[REG_RAX]); break;
+    case OP_LODS: reg_write(cpu, REG_RAX, s->size, host_load((const uint8_t *)source + (n - 1) * s->size, s->size)); break;
+    default: n = compare_elements(cpu, op == OP_CMPS ? source : NULL, compared, s->size, n, (in->flags & INSN_REP) != 0); break;
     }
     advance(cpu, s, op, n);
     return n;

@@ -283,8 +283,8 @@ bool mem_read(struct cpu *cpu, enum segment_register segment, uint64_t offset, u
     if (!mem_linear(cpu, segment, offset, size, MMU_READ, &linear))
         return false;
     if (may_use_fast(cpu, linear, size)) {
-        const void *host = fast_read(cpu, linear, size);
-        if (host) {
+        const void *host;
+        if (fast_read(cpu, linear, size, &host)) {
             *value = host_load(host, size);
             return true;
         }
@@ -298,8 +298,8 @@ bool mem_write(struct cpu *cpu, enum segment_register segment, uint64_t offset, 
     if (!mem_linear(cpu, segment, offset, size, MMU_WRITE, &linear))
         return false;
     if (may_use_fast(cpu, linear, size)) {
-        void *host = fast_write(cpu, linear, size);
-        if (host) {
+        void *host;
+        if (fast_write(cpu, linear, size, &host)) {
             host_store(host, size, value);
             return true;
         }
@@ -315,8 +315,8 @@ bool mem_read_for_write(struct cpu *cpu, enum segment_register segment, uint64_t
     if (!mem_linear(cpu, segment, offset, size, MMU_WRITE, &linear))
         return false;
     if (may_use_fast(cpu, linear, size)) {
-        const void *host = fast_write(cpu, linear, size);
-        if (host) {
+        void *host;
+        if (fast_write(cpu, linear, size, &host)) {
             *value = host_load(host, size);
             return true;
         }

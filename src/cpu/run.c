@@ -51,6 +51,21 @@ void exec_retire(struct cpu *cpu, const struct insn *in)
     cpu->cycles_left -= insn_cost(in);
 }
 
+// ---- Exceptions of instructions ----
+
+enum exec_result raise_exception(struct cpu *cpu, enum vector vector)
+{
+    cpu->event = (struct event){.vector = (uint8_t)vector, .type = EVENT_HARDWARE_EXCEPTION};
+    return EXEC_FAULT;
+}
+
+enum exec_result raise_error(struct cpu *cpu, enum vector vector, uint32_t error_code)
+{
+    cpu->event = (struct event){
+        .vector = (uint8_t)vector, .type = EVENT_HARDWARE_EXCEPTION, .has_error_code = true, .error_code = error_code};
+    return EXEC_FAULT;
+}
+
 // ---- Handlers of the builder ----
 
 enum exec_result exec_too_long(struct cpu *cpu, const struct insn *in)
