@@ -142,8 +142,8 @@ static cycle_t choose_turn_end(struct machine *machine, cycle_t now, const struc
         if (end - now > left)
             end = now + left;
     }
-    if (end - now > INT64_MAX / 2)
-        end = now + INT64_MAX / 2;
+    if (end - now > CPU_RUN_MAX_CYCLES)
+        end = now + CPU_RUN_MAX_CYCLES;
     return end;
 }
 
