@@ -17,7 +17,8 @@ struct msr_entry {
 static struct vmx_region vmxon_region __attribute__((aligned(4096)));
 static struct vmx_region vmcs __attribute__((aligned(4096)));
 static uint8_t guest_stack[4096] __attribute__((aligned(16)));
-static struct msr_entry exit_msr_load[1] __attribute__((aligned(16))) = {{.index = 0xC0000100}}; /* IA32_FS_BASE is barred */
+static struct msr_entry exit_msr_load[1]
+    __attribute__((aligned(16))) = {{.index = 0xC0000100}}; /* IA32_FS_BASE is barred */
 
 static void guest(void)
 {
