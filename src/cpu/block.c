@@ -166,7 +166,6 @@ static void page_invalidate(struct block_cache *cache, struct code_page *page, h
         struct block *block = *place;
         if (block->address < address + size && address < block->address + block->bytes) {
             unhash(cache, block);
-            block->valid = 0;
             block->cost = BLOCK_COST_NEVER;
             *place = block->page_next;
             cache->dropped++;
@@ -289,14 +288,14 @@ static void finish(struct block *block)
 {
     if (!(block->mode & MODE_SINGLE))
         find_dead_flags(block);
-    uint64_t cost = 0;
+    int64_t cost = 0;
     for (unsigned i = 0; i < block->count; i++) {
         struct insn *in = &block->insns[i];
         cost += insn_cost(in);
         if (!in->exec)
             in->exec = select_handler(in, block->mode);
     }
-    block->cost = (uint32_t)cost;
+    block->cost = cost;
     struct insn *last = &block->insns[block->count - 1];
     if (is_linkable(block, last)) {
         exec_fn *linked = select_linked(last, block->mode);
@@ -314,7 +313,6 @@ static void finish(struct block *block)
     end->delta = block->bytes;
     end->exec = block->host && mode_is_direct(block->mode) ? exec_block_end : exec_block_end_far;
     block->link[0] = block->link[1] = &block_none;
-    block->valid = 1;
 }
 
 // Enters a finished block into the tables.

@@ -11,15 +11,14 @@
 
 // The cost of a block that may not be entered: invalidated, or the end of a link not made yet. No budget covers it, so
 // that the one comparison at the entry of a block is enough.
-#define BLOCK_COST_NEVER UINT32_MAX
+#define BLOCK_COST_NEVER INT64_MAX
 
 struct block {
     hpa_t address;             // of the first byte
+    int64_t cost;              // cycles of all its instructions, or BLOCK_COST_NEVER: its code was written
     uint32_t mode;             // enum code_mode bits
-    uint32_t cost;             // cycles of all its instructions, or BLOCK_COST_NEVER
     uint16_t count;            // instructions
     uint16_t bytes;            // code bytes covered
-    uint32_t valid;            // 0 after its code was written
     struct block *hash_next;
     struct block *page_next;   // other blocks of the same physical page
     const struct block *link[2]; // successors within the page: 0 fall through, 1 branch taken; &block_none: not linked

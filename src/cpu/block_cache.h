@@ -78,7 +78,7 @@ ALWAYS_INLINE enum exec_result block_enter(struct cpu *cpu, const struct block *
 
 ALWAYS_INLINE bool block_fits(const struct cpu *cpu, const struct block *block)
 {
-    return (int64_t)block->cost <= cpu->cycles_left;
+    return block->cost <= cpu->cycles_left;
 }
 
 // The way on to a successor without a link, or one that the budget does not cover. The instruction that ends the

@@ -35,7 +35,7 @@ enum exec_result exec_link_slow(struct cpu *cpu, unsigned which, uint64_t target
         return exec_goto_slow(cpu, target);
     cpu->regs[REG_RIP] = target;
     cpu->block = NULL;
-    if ((from->mode & MODE_SINGLE) || !from->valid)
+    if ((from->mode & MODE_SINGLE) || from->cost == BLOCK_COST_NEVER)
         return EXEC_DONE;
     struct block *next = block_find(cpu->blocks, cpu->mmu.code.frame | (target & PAGE_OFFSET_MASK), from->mode);
     if (!next)

@@ -19,7 +19,7 @@ enum { PENDING_EACH_INSTRUCTION = PENDING_VMX | PENDING_DEBUG | PENDING_INHIBIT 
 // Takes back what was paid for the instructions of the running block from number `first` on.
 static void refund(struct cpu *cpu, const struct block *block, unsigned first)
 {
-    if (first == 0 && block->valid) {
+    if (first == 0 && block->cost != BLOCK_COST_NEVER) {
         cpu->cycles_left += block->cost;
     } else {
         for (unsigned i = first; i < block->count; i++)
