@@ -17,7 +17,8 @@ static bool is_ordinary(const struct insn *in)
     // Implicit memory operands, or what the engine's own environment decides.
     case OP_PUSH: case OP_POP: case OP_PUSHA: case OP_POPA: case OP_PUSHF: case OP_POPF: case OP_ENTER: case OP_LEAVE:
     case OP_XLAT: case OP_MOVS: case OP_STOS: case OP_LODS: case OP_SCAS: case OP_CMPS: case OP_INS: case OP_OUTS:
-    case OP_MASKMOVDQU: case OP_MASKMOVQ: case OP_LDMXCSR: case OP_STMXCSR:
+    case OP_MASKMOVDQU: case OP_MASKMOVQ: case OP_LDMXCSR: case OP_STMXCSR: case OP_PUSH_SREG: case OP_POP_SREG:
+    case OP_MOV_FROM_SREG: case OP_MOV_TO_SREG: case OP_BOUND: case OP_ARPL:
         return false;
     // BT with a register bit offset addresses memory beyond the operand.
     case OP_BT: case OP_BTS: case OP_BTR: case OP_BTC: return in->form == FORM_REG || in->has_imm;

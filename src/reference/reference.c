@@ -1,7 +1,8 @@
 // The Unicorn side of the reference executor: engines, state in and out, one instruction.
 //
 // One engine a code size, made when first needed. An instruction is put, followed by HLT, into a slot of its own, found again by
-// its bytes, so that the engine's translation stays valid. The engine runs flat, without paging, at address 0.
+// its bytes, so that the engine's translation stays valid; when the slots are used up the engine is made anew, because it was seen to keep
+// translations of code that was overwritten. The engine runs flat, without paging, at address 0.
 //   0x0000..0x0FFF scratch page: the memory operand lies at SCRATCH_OPERAND
 //   0x1000..       slots of SLOT_SIZE bytes
 // DEVIATION(reference_fpu_pointers): x87 instruction and data pointers are set by us to the instruction's, not by the engine.
@@ -18,7 +19,8 @@
 
 enum {
     SLOT_SIZE = 32,
-    SLOT_COUNT = 1024,
+    SLOT_COUNT = 16384,
+    HASH_SIZE = 2 * SLOT_COUNT, // a power of two
     CODE_ADDRESS = 0x1000,
     SCRATCH_OPERAND = 0x400,
     ARENA_SIZE = CODE_ADDRESS + SLOT_SIZE * SLOT_COUNT,
@@ -27,7 +29,8 @@ enum {
 struct engine {
     uc_engine *uc;
     uint8_t *arena;                            // the engine's memory, ARENA_SIZE bytes
-    uint8_t slot_length[SLOT_COUNT];
+    unsigned slots_used;
+    uint16_t hash[HASH_SIZE];                  // slot number + 1 by the hash of its bytes; 0: free
 };
 
 struct reference {
@@ -35,16 +38,21 @@ struct reference {
     struct lockstep lockstep;
 };
 
+static void engine_close(struct engine *engine)
+{
+    if (engine->uc)
+        uc_close(engine->uc);
+    if (engine->arena)
+        host_unmap(engine->arena, ARENA_SIZE);
+    *engine = (struct engine){0};
+}
+
 struct reference *reference_create(void) { return calloc(1, sizeof(struct reference)); }
 
 void reference_destroy(struct reference *reference)
 {
-    for (unsigned i = 0; i < 3; i++) {
-        if (reference->engine[i].uc) {
-            uc_close(reference->engine[i].uc);
-            host_unmap(reference->engine[i].arena, ARENA_SIZE);
-        }
-    }
+    for (unsigned i = 0; i < 3; i++)
+        engine_close(&reference->engine[i]);
     free(reference);
 }
 
@@ -68,23 +76,28 @@ static bool engine_open(struct engine *engine, unsigned code_size)
     return true;
 }
 
-// The slot that holds exactly these bytes; written anew if another instruction had it.
+// The address of the slot that holds exactly these bytes and HLT; 0 if there is none and none is free.
 static uint64_t engine_slot(struct engine *engine, const uint8_t *bytes, unsigned length)
 {
+    uint8_t code[SLOT_SIZE];
     uint32_t hash = 2166136261u;
+    memset(code, 0xF4, sizeof code); // HLT
+    memcpy(code, bytes, length);
     for (unsigned i = 0; i < length; i++)
         hash = (hash ^ bytes[i]) * 16777619u;
-    unsigned slot = (hash ^ hash >> 16) % SLOT_COUNT;
-    uint64_t address = CODE_ADDRESS + (uint64_t)slot * SLOT_SIZE;
-    if (engine->slot_length[slot] != length || memcmp(engine->arena + address, bytes, length) != 0) {
-        uint8_t code[SLOT_SIZE];
-        memset(code, 0xF4, sizeof code); // HLT
-        memcpy(code, bytes, length);
-        uc_mem_write(engine->uc, address, code, sizeof code);
-        uc_ctl_remove_cache(engine->uc, address, address + SLOT_SIZE);
-        engine->slot_length[slot] = (uint8_t)length;
+    for (unsigned place = (hash ^ hash >> 15) % HASH_SIZE;; place = (place + 1) % HASH_SIZE) {
+        if (engine->hash[place] == 0) {
+            if (engine->slots_used == SLOT_COUNT)
+                return 0;
+            uint64_t address = CODE_ADDRESS + (uint64_t)engine->slots_used * SLOT_SIZE;
+            memcpy(engine->arena + address, code, sizeof code);
+            engine->hash[place] = (uint16_t)++engine->slots_used;
+            return address;
+        }
+        uint64_t address = CODE_ADDRESS + (uint64_t)(engine->hash[place] - 1) * SLOT_SIZE;
+        if (memcmp(engine->arena + address, code, sizeof code) == 0)
+            return address;
     }
-    return address;
 }
 
 static int gpr_ids[] = {UC_X86_REG_RAX, UC_X86_REG_RCX, UC_X86_REG_RDX, UC_X86_REG_RBX, UC_X86_REG_RSP, UC_X86_REG_RBP,
@@ -158,13 +171,22 @@ static void get_x87(uc_engine *uc, struct reference_state *state)
 bool reference_run(struct reference *reference, const struct insn *in, const uint8_t *bytes, unsigned code_size,
                    struct reference_state *state)
 {
+    enum op_class class = op_class(in->op);
+    // The 16-bit engine does not run SSE and x87; their encodings mean the same in 32-bit code.
+    if (code_size == MODE_CODE16 && class != OP_CLASS_INTEGER)
+        code_size = MODE_CODE32;
     struct engine *engine = &reference->engine[code_size];
     if (!engine->uc && !engine_open(engine, code_size))
         return false;
     uint8_t code[ENCODE_MAX];
     unsigned length = encode_moved(in, bytes, code_size, SCRATCH_OPERAND, code);
     uint64_t address = engine_slot(engine, code, length);
-    enum op_class class = op_class(in->op);
+    if (!address) {
+        engine_close(engine);
+        if (!engine_open(engine, code_size))
+            return false;
+        address = engine_slot(engine, code, length);
+    }
     bool vectors = class == OP_CLASS_SSE || class == OP_CLASS_MMX;
     bool x87 = class == OP_CLASS_X87 || class == OP_CLASS_MMX;
     put_gprs(engine->uc, state, code_size);
