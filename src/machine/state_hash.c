@@ -82,18 +82,21 @@ static void hash_floating_point(XXH3_state_t *hash, const struct cpu *cpu)
 
 static void hash_translations(XXH3_state_t *hash, const struct mmu *mmu)
 {
-    put(hash, mmu->context);
+    put(hash, mmu->linear_context);
     put(hash, mmu->global_context);
+    put(hash, mmu->physical_context);
+    put(hash, mmu->code.page);
     for (unsigned i = 0; i < 4; i++)
         put(hash, mmu->pdpte[i]);
-    for (unsigned i = 0; i < TLB_ENTRIES; i++) {
-        const struct tlb_entry *entry = &mmu->tlb[i];
+    for (unsigned i = 0; i < TLB_BANKS * TLB_ENTRIES; i++) {
+        const struct tlb_entry *entry = &mmu->tlb[i / TLB_ENTRIES][i % TLB_ENTRIES];
         if (entry->context == 0)
             continue;
         put(hash, i);
         put(hash, entry->page);
         put(hash, entry->frame);
         put(hash, (uint64_t)entry->context << 16 | entry->flags);
+        put(hash, entry->gpa);
     }
 }
 

@@ -37,7 +37,7 @@ void mmu_fill_fast(struct mmu *mmu, gva_t gva, enum mmu_mode mode)
 {
     gva_t page = gva & PAGE_FRAME_MASK;
     unsigned slot = mmu_slot(gva);
-    const struct tlb_entry *translation = &mmu->tlb[slot];
+    const struct tlb_entry *translation = &mmu->tlb[mmu->bank][slot];
     if (unlikely(!mmu->context || !tlb_matches(mmu, translation, page)))
         return;
     uint64_t offset = memory_ram_offset(mmu->memory, translation->frame);
@@ -45,7 +45,7 @@ void mmu_fill_fast(struct mmu *mmu, gva_t gva, enum mmu_mode mode)
         return;
     uint64_t tag = page | mmu->context;
     unsigned flags = translation->flags;
-    struct fast_entry *fast = &mmu->fast[mode][slot];
+    struct fast_entry *fast = &mmu->fast[mmu->bank][mode][slot];
     fast->addend = (uint64_t)(uintptr_t)(mmu->memory->ram + offset) - page;
     fast->read = cached_rights_allow(mmu, flags, MMU_READ, mode) ? tag : TLB_NO_TAG;
     fast->fetch = cached_rights_allow(mmu, flags, MMU_FETCH, mode) ? tag : TLB_NO_TAG;
@@ -70,10 +70,12 @@ void mmu_drop_fast(struct mmu *mmu)
 void mmu_protect_frame(struct mmu *mmu, hpa_t frame)
 {
     frame &= PAGE_FRAME_MASK;
-    for (unsigned slot = 0; slot < TLB_ENTRIES; slot++) {
-        if (likely(mmu->tlb[slot].frame != frame))
-            continue;
-        for (unsigned mode = 0; mode < MMU_MODES; mode++)
-            mmu->fast[mode][slot].write = TLB_NO_TAG;
+    for (unsigned bank = 0; bank < TLB_BANKS; bank++) {
+        for (unsigned slot = 0; slot < TLB_ENTRIES; slot++) {
+            if (likely(mmu->tlb[bank][slot].frame != frame))
+                continue;
+            for (unsigned mode = 0; mode < MMU_MODES; mode++)
+                mmu->fast[bank][mode][slot].write = TLB_NO_TAG;
+        }
     }
 }

@@ -141,7 +141,7 @@ static enum mmu_status translate_miss(struct mmu *mmu, gva_t gva, enum mmu_acces
 enum mmu_status mmu_translate(struct mmu *mmu, gva_t gva, enum mmu_access access, enum mmu_mode mode, hpa_t *hpa,
                               struct mmu_fault *fault)
 {
-    const struct tlb_entry *entry = &mmu->tlb[mmu_slot(gva)];
+    const struct tlb_entry *entry = &mmu->tlb[mmu->bank][mmu_slot(gva)];
     mmu->last_access = access;
     if (unlikely(!mmu->context))
         tlb_resolve_contexts(mmu); // before the lookup: global pages may still be there
@@ -236,7 +236,7 @@ static void derive_from_control(struct mmu *mmu)
     mmu->paging = paging_mode_of(mmu->cr0, mmu->cr4, mmu->efer);
     mmu->controls = controls_of(mmu->cr0, mmu->cr4, mmu->efer);
     mmu->reserved_bits = reserved_bits_of(mmu);
-    mmu->current = mmu->fast[mmu->mode];
+    mmu->current = mmu->fast[mmu->bank][mmu->mode];
 }
 
 // The bits outside CR3 that anything here depends on.
@@ -266,7 +266,7 @@ void mmu_set_mode(struct mmu *mmu, enum mmu_mode mode)
     if ((mmu->mode == MMU_USER) != (mode == MMU_USER))
         code_forget(mmu); // fetch rights differ; between the supervisor modes they do not
     mmu->mode = mode;
-    mmu->current = mmu->fast[mode];
+    mmu->current = mmu->fast[mmu->bank][mode];
 }
 
 void mmu_set_pdptes(struct mmu *mmu, const uint64_t pdpte[4])
@@ -282,6 +282,8 @@ void mmu_set_vm(struct mmu *mmu, uint16_t vpid, bool ept_enabled, uint64_t eptp)
     mmu->ept_enabled = ept_enabled;
     mmu->eptp = eptp;
     if (change) {
+        mmu->bank = vpid || ept_enabled;
+        mmu->current = mmu->fast[mmu->bank][mmu->mode];
         tlb_select_contexts(mmu);
         code_forget(mmu);
     }
@@ -313,6 +315,7 @@ void mmu_reset(struct mmu *mmu)
     mmu->vpid = 0;
     mmu->ept_enabled = false;
     mmu->eptp = 0;
+    mmu->bank = 0;
     mmu->mode = MMU_SUPERVISOR;
     mmu->context_clock = 0;
     derive_from_control(mmu);

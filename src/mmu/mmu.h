@@ -8,8 +8,9 @@
 // holds ready host pointers and may be dropped at any time without effect.
 //
 //   slot(gva) = bits 12+TLB_BITS-1..12 of the linear address, the same slot in
-//   `tlb` and in each of the `fast` tables. fast[m][slot] is valid only while
-//   tlb[slot] holds the same translation.
+//   `tlb` and in each of the `fast` tables. fast[b][m][slot] is valid only while
+//   tlb[b][slot] holds the same translation. There are two banks: a guest, whose
+//   linear addresses often are those of its hypervisor, does not evict it.
 //
 // Two kinds of small numbers. A context number tags a TLB entry; a context is
 // invalidated by giving it a new number, so the old entries match no more. A
@@ -77,6 +78,7 @@
 
 #define TLB_BITS 10
 #define TLB_ENTRIES (1u << TLB_BITS)
+#define TLB_BANKS 2
 #define TLB_CONTEXTS 64        // live at a time: (VPID, PCID, EPTRTA), their globals, and EPTRTAs
 #define TLB_GUEST_PHYSICAL 512 // entries for guest-physical mappings
 
@@ -166,13 +168,14 @@ struct mmu_view {            // the fast tag number given to a combination of wh
 
 struct mmu {
     // Derived and hot: the fast table of the current mode and the current context number.
-    struct fast_entry *current;   // &fast[mode][0]
+    struct fast_entry *current;   // &fast[bank][mode][0]
     uint64_t context;             // fast tag number, 1..MMU_FAST_TAGS; 0: nothing can match
 
     // Derived from the inputs below by the setters.
     uint32_t linear_context;      // context number of the current (VPID, PCID, EPTRTA)
     uint32_t global_context;      // of global pages; equal to linear_context with paging off
     uint32_t physical_context;    // of guest-physical mappings, 0 without EPT
+    unsigned bank;                // 1 while a VPID or EPT is in use, else 0
     enum paging_mode paging;
     uint16_t controls;            // enum mmu_control
     uint64_t reserved_bits;       // reserved in every present PAE or 4-level entry
@@ -202,7 +205,7 @@ struct mmu {
     uint64_t ept_walks;
 
     // Architectural: with the inputs, `code` and the counters, what a snapshot saves.
-    struct tlb_entry tlb[TLB_ENTRIES];
+    struct tlb_entry tlb[TLB_BANKS][TLB_ENTRIES];
     struct tlb_guest_physical guest_physical[TLB_GUEST_PHYSICAL];
     struct tlb_context contexts[TLB_CONTEXTS];
     unsigned contexts_used;        // contexts[0..contexts_used-1] have been given out
@@ -215,7 +218,7 @@ struct mmu {
     uint16_t next_fast_tag;
     uint8_t context_hint[16];
     struct mmu_view views[MMU_VIEWS];
-    struct fast_entry fast[MMU_MODES][TLB_ENTRIES];
+    struct fast_entry fast[TLB_BANKS][MMU_MODES][TLB_ENTRIES];
 };
 
 enum mmu_status {

@@ -137,10 +137,10 @@ static inline void code_forget(struct mmu *mmu)
 uint64_t fast_tag(struct mmu *mmu);
 void fast_clear(struct mmu *mmu);
 
-static inline void fast_clear_slot(struct mmu *mmu, unsigned slot)
+static inline void fast_clear_slot(struct mmu *mmu, unsigned bank, unsigned slot)
 {
     for (unsigned mode = 0; mode < MMU_MODES; mode++) {
-        struct fast_entry *entry = &mmu->fast[mode][slot];
+        struct fast_entry *entry = &mmu->fast[bank][mode][slot];
         entry->read = entry->write = entry->fetch = TLB_NO_TAG;
     }
 }

@@ -119,8 +119,10 @@ void tlb_resolve_contexts(struct mmu *mmu)
 
 void tlb_wipe(struct mmu *mmu)
 {
-    for (unsigned slot = 0; slot < TLB_ENTRIES; slot++)
-        mmu->tlb[slot] = (struct tlb_entry){.page = UINT64_MAX, .frame = UINT64_MAX};
+    for (unsigned bank = 0; bank < TLB_BANKS; bank++) {
+        for (unsigned slot = 0; slot < TLB_ENTRIES; slot++)
+            mmu->tlb[bank][slot] = (struct tlb_entry){.page = UINT64_MAX, .frame = UINT64_MAX};
+    }
     for (unsigned i = 0; i < TLB_GUEST_PHYSICAL; i++)
         mmu->guest_physical[i] = (struct tlb_guest_physical){.page = UINT64_MAX};
     memset(mmu->contexts, 0, sizeof mmu->contexts);
@@ -159,24 +161,24 @@ static uint64_t large_region(gva_t gva)
 void tlb_fill(struct mmu *mmu, const struct tlb_entry *translation)
 {
     unsigned slot = mmu_slot(translation->page);
-    mmu->tlb[slot] = *translation;
-    mmu->tlb[slot].context = translation->flags & TLB_GLOBAL ? mmu->global_context : mmu->linear_context;
+    mmu->tlb[mmu->bank][slot] = *translation;
+    mmu->tlb[mmu->bank][slot].context = translation->flags & TLB_GLOBAL ? mmu->global_context : mmu->linear_context;
     if (translation->flags & TLB_LARGE)
         mmu->large_regions |= large_region(translation->page);
-    fast_clear_slot(mmu, slot);
+    fast_clear_slot(mmu, mmu->bank, slot);
 }
 
-static void forget_slot(struct mmu *mmu, unsigned slot)
+static void forget_slot(struct mmu *mmu, unsigned bank, unsigned slot)
 {
-    mmu->tlb[slot] = (struct tlb_entry){.page = UINT64_MAX, .frame = UINT64_MAX};
-    fast_clear_slot(mmu, slot);
+    mmu->tlb[bank][slot] = (struct tlb_entry){.page = UINT64_MAX, .frame = UINT64_MAX};
+    fast_clear_slot(mmu, bank, slot);
 }
 
 void tlb_forget_page(struct mmu *mmu, gva_t gva)
 {
     unsigned slot = mmu_slot(gva);
-    if (tlb_matches(mmu, &mmu->tlb[slot], gva & PAGE_FRAME_MASK))
-        forget_slot(mmu, slot);
+    if (tlb_matches(mmu, &mmu->tlb[mmu->bank][slot], gva & PAGE_FRAME_MASK))
+        forget_slot(mmu, mmu->bank, slot);
     if (mmu->code.page == (gva & PAGE_FRAME_MASK))
         code_forget(mmu);
 }
@@ -211,12 +213,13 @@ static bool entry_in_scope(const struct mmu *mmu, const struct tlb_entry *entry,
 static void forget_large_fragments(struct mmu *mmu, gva_t gva, const struct page_scope *scope)
 {
     uint64_t regions = 0;
-    for (unsigned slot = 0; slot < TLB_ENTRIES; slot++) {
-        struct tlb_entry *entry = &mmu->tlb[slot];
+    for (unsigned i = 0; i < TLB_BANKS * TLB_ENTRIES; i++) {
+        unsigned bank = i / TLB_ENTRIES, slot = i % TLB_ENTRIES;
+        struct tlb_entry *entry = &mmu->tlb[bank][slot];
         if (!(entry->flags & TLB_LARGE))
             continue;
         if ((entry->page ^ gva) >> large_page_shift(entry->flags) == 0 && entry_in_scope(mmu, entry, scope))
-            forget_slot(mmu, slot);
+            forget_slot(mmu, bank, slot);
         else
             regions |= large_region(entry->page);
     }
@@ -227,9 +230,11 @@ static void forget_page_in_scope(struct mmu *mmu, gva_t gva, const struct page_s
 {
     code_forget(mmu);
     unsigned slot = mmu_slot(gva);
-    const struct tlb_entry *entry = &mmu->tlb[slot];
-    if (entry->page == (gva & PAGE_FRAME_MASK) && entry_in_scope(mmu, entry, scope))
-        forget_slot(mmu, slot);
+    for (unsigned bank = 0; bank < TLB_BANKS; bank++) {
+        const struct tlb_entry *entry = &mmu->tlb[bank][slot];
+        if (entry->page == (gva & PAGE_FRAME_MASK) && entry_in_scope(mmu, entry, scope))
+            forget_slot(mmu, bank, slot);
+    }
     if (mmu->large_regions & large_region(gva))
         forget_large_fragments(mmu, gva, scope);
 }

@@ -50,7 +50,7 @@ static bool is_cached(void)
 
 static bool fast_hits(gva_t gva, enum mmu_mode mode, enum mmu_access access)
 {
-    const struct fast_entry *fast = &mmu.fast[mode][mmu_slot(gva)];
+    const struct fast_entry *fast = &mmu.fast[mmu.bank][mode][mmu_slot(gva)];
     uint64_t tag = access == MMU_READ ? fast->read : access == MMU_WRITE ? fast->write : fast->fetch;
     return tag == ((gva & PAGE_FRAME_MASK) | mmu.context);
 }
@@ -578,7 +578,7 @@ START_TEST(fast_entry_points_at_the_frame)
 {
     fill(GVA, MMU_USER, MMU_READ);
     ck_assert(fast_hits(GVA, MMU_USER, MMU_READ));
-    uint64_t host = GVA + 0x321 + mmu.fast[MMU_USER][mmu_slot(GVA)].addend;
+    uint64_t host = GVA + 0x321 + mmu.fast[mmu.bank][MMU_USER][mmu_slot(GVA)].addend;
     ck_assert_ptr_eq((uint8_t *)(uintptr_t)host, memory.ram + FRAME_A + 0x321);
     ck_assert(!fast_hits(GVA, MMU_SUPERVISOR, MMU_READ)); // each mode has its own
 }
@@ -588,7 +588,7 @@ START_TEST(current_is_the_table_of_the_mode)
 {
     for (unsigned mode = 0; mode < MMU_MODES; mode++) {
         mmu_set_mode(&mmu, (enum mmu_mode)mode);
-        ck_assert_ptr_eq(mmu.current, mmu.fast[mode]);
+        ck_assert_ptr_eq(mmu.current, mmu.fast[mmu.bank][mode]);
     }
 }
 END_TEST
@@ -698,7 +698,7 @@ START_TEST(rebuild_restores_everything_derived)
     ck_assert(!fast_hits(GVA, MMU_USER, MMU_READ));
     ck_assert(is_cached());
     ck_assert_uint_eq(mmu.context_clock, clock);
-    ck_assert_ptr_eq(mmu.current, mmu.fast[MMU_USER]);
+    ck_assert_ptr_eq(mmu.current, mmu.fast[mmu.bank][MMU_USER]);
     free(copy);
 }
 END_TEST
