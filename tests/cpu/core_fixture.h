@@ -1,6 +1,6 @@
 // A bare processor in 64-bit mode with identity paging, for tests and measurements of the execution core.
 //
-// Memory: 64 MiB. Page tables at 1000H to 4FFFH (2-MByte pages, or 4-KByte pages of the first 32 MiB), code at CODE,
+// Memory: 64 MiB. Page tables from 1000H to 13FFFH (2-MByte pages, or 4-KByte pages of the first 32 MiB), code at CODE,
 // data from DATA, a stack below STACK_TOP.
 #ifndef VMXON_TESTS_CORE_FIXTURE_H
 #define VMXON_TESTS_CORE_FIXTURE_H
