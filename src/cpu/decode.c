@@ -17,19 +17,19 @@ enum { REX_B = 1, REX_X = 2, REX_R = 4, REX_W = 8 };
 enum prefix_kind { PREFIX_NO, PREFIX_REX, PREFIX_SEGMENT, PREFIX_OPERAND, PREFIX_ADDRESS, PREFIX_LOCK, PREFIX_REPEAT };
 
 static const uint8_t prefix_kinds[256] = {
-    [0x26] = PREFIX_SEGMENT, [0x2E] = PREFIX_SEGMENT, [0x36] = PREFIX_SEGMENT,    [0x3E] = PREFIX_SEGMENT,
-    [0x64] = PREFIX_SEGMENT, [0x65] = PREFIX_SEGMENT, [0x66] = PREFIX_OPERAND,    [0x67] = PREFIX_ADDRESS,
-    [0xF0] = PREFIX_LOCK,    [0xF2] = PREFIX_REPEAT,  [0xF3] = PREFIX_REPEAT,     [0x40 ... 0x4F] = PREFIX_REX,
+    [0x26] = PREFIX_SEGMENT, [0x2E] = PREFIX_SEGMENT, [0x36] = PREFIX_SEGMENT, [0x3E] = PREFIX_SEGMENT,
+    [0x64] = PREFIX_SEGMENT, [0x65] = PREFIX_SEGMENT, [0x66] = PREFIX_OPERAND, [0x67] = PREFIX_ADDRESS,
+    [0xF0] = PREFIX_LOCK,    [0xF2] = PREFIX_REPEAT,  [0xF3] = PREFIX_REPEAT,  [0x40 ... 0x4F] = PREFIX_REX,
 };
 
 // size_log2 by rule, memory form, and code size (3) x 66 prefix (2) x REX.W (2).
-#define SAME(n)                                                                                                        \
-    {                                                                                                                  \
-        {n, n, n, n, n, n, n, n, n, n, n, n}, { n, n, n, n, n, n, n, n, n, n, n, n }                                   \
+#define SAME(n)                                                                      \
+    {                                                                                \
+        {n, n, n, n, n, n, n, n, n, n, n, n}, { n, n, n, n, n, n, n, n, n, n, n, n } \
     }
-#define BOTH_FORMS(...)                                                                                                \
-    {                                                                                                                  \
-        {__VA_ARGS__}, { __VA_ARGS__ }                                                                                 \
+#define BOTH_FORMS(...)                \
+    {                                  \
+        {__VA_ARGS__}, { __VA_ARGS__ } \
     }
 #define BY_OPERAND_SIZE 1, 1, 2, 2, 2, 2, 1, 1, 2, 3, 1, 3
 static const uint8_t operand_sizes[SIZE_RULES][2][12] = {
@@ -56,16 +56,16 @@ static const uint8_t index16[8] = {REG_RSI, REG_RDI, REG_RSI, REG_RDI, REG_NONE,
 struct decoder {
     const uint8_t *bytes;
     unsigned position;
-    unsigned limit;     // bytes that may be read
+    unsigned limit; // bytes that may be read
     unsigned available;
-    unsigned code;      // enum code_mode & MODE_CODE_MASK
-    unsigned rex;       // REX_*, or the same bits of VEX
+    unsigned code; // enum code_mode & MODE_CODE_MASK
+    unsigned rex;  // REX_*, or the same bits of VEX
     bool rex_present;
     bool segment_override;
     bool lock;
-    bool operand_size;  // 66
+    bool operand_size; // 66
     uint8_t segment;
-    uint8_t repeat;     // 0, F2 or F3: the last one
+    uint8_t repeat; // 0, F2 or F3: the last one
     uint8_t vvvv;
 };
 
@@ -253,7 +253,8 @@ static void adjust_imm(const struct decoder *decoder, const struct opcode_row *r
         in->imm = (row->key & 7) << 8 | (int64_t)modrm;
         in->reg = modrm >> 3 & 7;
     } else if (row->flags & ROW_HAS_VVVV) {
-        in->imm = decoder->code == MODE_CODE64 ? decoder->vvvv : decoder->vvvv & 7; // bit 3 is ignored outside 64-bit mode
+        in->imm =
+            decoder->code == MODE_CODE64 ? decoder->vvvv : decoder->vvvv & 7; // bit 3 is ignored outside 64-bit mode
     } else if (row->flags & ROW_SRC) {
         unsigned operand_size = 1u << size_log2(decoder, SIZE_V, false);
         in->imm = row->memory == MEMORY_V || row->memory > operand_size ? operand_size : row->memory;
@@ -261,7 +262,8 @@ static void adjust_imm(const struct decoder *decoder, const struct opcode_row *r
 }
 
 // What follows the opcode. `reject`: row flags that exclude a row in this mode and with these prefixes.
-static enum decode_status decode_opcode(struct decoder *decoder, unsigned map, unsigned opcode, uint32_t reject, struct insn *in)
+static enum decode_status decode_opcode(struct decoder *decoder, unsigned map, unsigned opcode, uint32_t reject,
+                                        struct insn *in)
 {
     unsigned last = opcode_last[map * 256 + opcode];
     if (unlikely(!last))

@@ -8,10 +8,7 @@ static const char *const op_names[OP_COUNT] = {
 #undef OP
 };
 
-const char *op_name(unsigned op)
-{
-    return op < OP_COUNT ? op_names[op] : "?";
-}
+const char *op_name(unsigned op) { return op < OP_COUNT ? op_names[op] : "?"; }
 
 static const struct opcode_row *row_of_op(unsigned op)
 {
@@ -31,10 +28,7 @@ enum op_class op_class(unsigned op)
                              : OP_CLASS_INTEGER;
 }
 
-bool op_ends_block(unsigned op)
-{
-    return (row_of_op(op)->flags & (ROW_SYS | ROW_BR | ROW_VMX)) != 0;
-}
+bool op_ends_block(unsigned op) { return (row_of_op(op)->flags & (ROW_SYS | ROW_BR | ROW_VMX)) != 0; }
 
 // The row of the instruction itself where one op stands for many encodings, else a row of its op.
 static const struct opcode_row *row_of(const struct insn *in)
@@ -42,12 +36,14 @@ static const struct opcode_row *row_of(const struct insn *in)
     const struct opcode_row *row = row_of_op(in->op);
     if (row->flags & ROW_ROWNO) {
         uint64_t number = (uint64_t)in->imm >> 16;
-        ASSERT(number < opcode_row_count && opcode_rows[number].op == in->op, "imm holds the row the decoder put there");
+        ASSERT(number < opcode_row_count && opcode_rows[number].op == in->op,
+               "imm holds the row the decoder put there");
         return &opcode_rows[number];
     }
     if (row->flags & ROW_X87) {
         unsigned modrm = (unsigned)in->imm & 0xFF, escape = 0xD8 | ((unsigned)in->imm >> 8 & 7);
-        row = opcode_find(&opcode_rows[opcode_last[MAP_ONE * 256 + escape]], OPCODE_NP, modrm < 0xC0 ? modrm & 0x3F : modrm, 0);
+        row = opcode_find(&opcode_rows[opcode_last[MAP_ONE * 256 + escape]], OPCODE_NP,
+                          modrm < 0xC0 ? modrm & 0x3F : modrm, 0);
         ASSERT(row, "imm holds an x87 opcode that was decoded");
     }
     return row;

@@ -75,10 +75,10 @@ enum memory_rule {
     MEMORY_8 = 8,
     MEMORY_10 = 10,
     MEMORY_16 = 16,
-    MEMORY_V,    // the operand size
-    MEMORY_A,    // two of it
-    MEMORY_P,    // selector and offset
-    MEMORY_S,    // limit and base
+    MEMORY_V, // the operand size
+    MEMORY_A, // two of it
+    MEMORY_P, // selector and offset
+    MEMORY_S, // limit and base
     MEMORY_ENV,
     MEMORY_SAVE,
     MEMORY_FX,
@@ -117,27 +117,29 @@ enum row_flag {
 };
 
 struct opcode_row {
-    uint16_t key;         // (map + 1) << 8 | opcode; 0: not a row
+    uint16_t key; // (map + 1) << 8 | opcode; 0: not a row
     uint16_t op;
-    uint8_t prefixes;     // set of 1 << enum opcode_prefix
-    uint8_t modrm_mask;   // the row matches if (ModRM & mask) == value, where the mod bits of memory forms count as 0
+    uint8_t prefixes;   // set of 1 << enum opcode_prefix
+    uint8_t modrm_mask; // the row matches if (ModRM & mask) == value, where the mod bits of memory forms count as 0
     uint8_t modrm_value;
-    uint8_t rm;           // enum rm_kind
-    uint8_t reg;          // enum reg_kind
-    uint8_t imm;          // enum imm_kind
-    uint8_t size;         // enum size_rule
-    uint8_t memory;       // enum memory_rule
-    uint32_t flags;       // enum row_flag
+    uint8_t rm;     // enum rm_kind
+    uint8_t reg;    // enum reg_kind
+    uint8_t imm;    // enum imm_kind
+    uint8_t size;   // enum size_rule
+    uint8_t memory; // enum memory_rule
+    uint32_t flags; // enum row_flag
 };
 static_assert(sizeof(struct opcode_row) == 16, "four rows a cache line");
 
 extern const struct opcode_row opcode_rows[];
-extern const unsigned opcode_row_count;               // lines of opcodes.def
-extern const uint16_t opcode_last[MAP_COUNT * 256];   // by map * 256 + opcode; 0: undefined
-extern const uint16_t opcode_of_op[OP_COUNT + 1];     // a row of the op, one with a memory operand if there is one; 0: never decoded
+extern const unsigned opcode_row_count;             // lines of opcodes.def
+extern const uint16_t opcode_last[MAP_COUNT * 256]; // by map * 256 + opcode; 0: undefined
+extern const uint16_t
+    opcode_of_op[OP_COUNT + 1]; // a row of the op, one with a memory operand if there is one; 0: never decoded
 
 // The row that matches; NULL: undefined. modrm: with the mod bits of memory forms cleared. reject: flags that exclude a row.
-static inline const struct opcode_row *opcode_find(const struct opcode_row *row, unsigned prefix, unsigned modrm, uint32_t reject)
+static inline const struct opcode_row *opcode_find(const struct opcode_row *row, unsigned prefix, unsigned modrm,
+                                                   uint32_t reject)
 {
     for (unsigned key = row->key; row->key == key; row--)
         if ((row->prefixes >> prefix & 1) && (modrm & row->modrm_mask) == row->modrm_value && !(row->flags & reject))

@@ -13,14 +13,14 @@ enum map { ONE, M0F, M0F38, M0F3A, VECTOR };
 // The parts of an instruction that the rows look at.
 struct sample {
     uint8_t bytes[INSN_MAX_LENGTH];
-    unsigned size;     // of bytes
+    unsigned size; // of bytes
     unsigned mode;
     unsigned prefixes; // bytes before the opcode, REX included
     bool lock, operand_size, address_size, repeat;
-    unsigned rex;      // 0: none in effect
+    unsigned rex; // 0: none in effect
     enum map map;
     uint8_t opcode;
-    uint8_t modrm;     // the byte after the opcode
+    uint8_t modrm; // the byte after the opcode
     bool modrm_known;
 };
 
@@ -66,15 +66,9 @@ static bool parse(struct sample *sample)
     return true;
 }
 
-static unsigned modrm_reg(const struct sample *sample)
-{
-    return sample->modrm >> 3 & 7;
-}
+static unsigned modrm_reg(const struct sample *sample) { return sample->modrm >> 3 & 7; }
 
-static bool modrm_is_register(const struct sample *sample)
-{
-    return sample->modrm >= 0xC0;
-}
+static bool modrm_is_register(const struct sample *sample) { return sample->modrm >= 0xC0; }
 
 // --- Capstone accepts what we refuse ---
 
@@ -82,7 +76,7 @@ static bool modrm_is_register(const struct sample *sample)
 static const struct foreign {
     enum map map;
     uint8_t first, last;
-    uint8_t regs;        // set of 1 << ModRM.reg
+    uint8_t regs; // set of 1 << ModRM.reg
     enum { ANY_FORM, REGISTER_FORM } form;
     const char *reason;
 } foreign[] = {
@@ -107,8 +101,8 @@ static const char *accepts_foreign(const struct sample *sample)
     for (unsigned i = 0; i < sizeof foreign / sizeof *foreign; i++) {
         const struct foreign *row = &foreign[i];
         uint8_t opcode = sample->map == VECTOR ? sample->bytes[sample->prefixes] : sample->opcode;
-        if (row->map == sample->map && row->first <= opcode && opcode <= row->last && (row->regs >> modrm_reg(sample) & 1) &&
-            (row->form == ANY_FORM || modrm_is_register(sample)))
+        if (row->map == sample->map && row->first <= opcode && opcode <= row->last &&
+            (row->regs >> modrm_reg(sample) & 1) && (row->form == ANY_FORM || modrm_is_register(sample)))
             return row->reason;
     }
     return NULL;
@@ -116,7 +110,8 @@ static const char *accepts_foreign(const struct sample *sample)
 
 static const char *accepts_register_number(const struct sample *sample)
 {
-    bool control = sample->opcode == 0x20 || sample->opcode == 0x22, debug = sample->opcode == 0x21 || sample->opcode == 0x23;
+    bool control = sample->opcode == 0x20 || sample->opcode == 0x22,
+         debug = sample->opcode == 0x21 || sample->opcode == 0x23;
     if (sample->map != M0F || !(control || debug))
         return NULL;
     unsigned number = modrm_reg(sample) | (sample->rex & 4) << 1;
@@ -152,7 +147,8 @@ static bool is_instruction_without(const struct sample *sample, const char *drop
 
 static const char *accepts_lock(const struct sample *sample)
 {
-    return sample->lock && is_instruction_without(sample, "\xF0") ? "Capstone does not check where LOCK is allowed" : NULL;
+    return sample->lock && is_instruction_without(sample, "\xF0") ? "Capstone does not check where LOCK is allowed"
+                                                                  : NULL;
 }
 
 static const char *accepts_mandatory_prefix(const struct sample *sample)
@@ -171,7 +167,9 @@ static const char *accepts_as_if_66(const struct sample *sample)
     if (sample->map == ONE || !sample->address_size || !(sample->rex & 8) || sample->operand_size)
         return NULL;
     *(uint8_t *)memchr(other.bytes, 0x67, other.prefixes) = 0x66;
-    return decode(other.bytes, other.size, other.mode, &in) == DECODE_OK ? "Capstone takes 67 with REX.W for the mandatory prefix 66" : NULL;
+    return decode(other.bytes, other.size, other.mode, &in) == DECODE_OK
+               ? "Capstone takes 67 with REX.W for the mandatory prefix 66"
+               : NULL;
 }
 
 static const char *accepts(const struct sample *sample)
@@ -268,8 +266,8 @@ bool capstone_agrees(enum decode_status status, const struct insn *in, struct ca
     return answer.valid ? status == DECODE_OK && in->length == answer.length : status != DECODE_OK;
 }
 
-const char *capstone_deviation(const uint8_t *bytes, unsigned available, unsigned mode, enum decode_status status, const struct insn *in,
-                               struct capstone_answer answer)
+const char *capstone_deviation(const uint8_t *bytes, unsigned available, unsigned mode, enum decode_status status,
+                               const struct insn *in, struct capstone_answer answer)
 {
     struct sample sample = {.mode = mode, .size = available < INSN_MAX_LENGTH ? available : INSN_MAX_LENGTH};
     memcpy(sample.bytes, bytes, sample.size);

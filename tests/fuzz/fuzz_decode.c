@@ -1,7 +1,5 @@
 // Fuzz target of the decoder. First byte: mode; the rest: instruction bytes.
-//
-//   clang -std=gnu11 -g -O1 -fsanitize=fuzzer,address,undefined -Isrc -Itests/cpu tests/fuzz/fuzz_decode.c
-//         tests/cpu/capstone_deviations.c src/cpu/decode.c src/cpu/decode_table.c src/cpu/decode_properties.c -lcapstone
+// Run by `tools/fuzz decode SECONDS`.
 //
 // Holds: no read beyond `available`; TRUNCATED exactly while bytes that are needed are missing; every field in its range; the
 // memory properties answer; length and validity as Capstone has them, except the listed deviations.
@@ -10,22 +8,24 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/assert.h"
-#include "capstone_deviations.h"
+#include "cpu/capstone_deviations.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-// In place of base/assert.c: libFuzzer keeps the input of a process that aborts.
-_Noreturn void assert_failed(const char *file, int line, const char *condition, const char *why)
+// Not ASSERT: libFuzzer keeps the input of a process that aborts.
+static void require(bool condition, const char *property)
 {
-    fprintf(stderr, "%s:%d: %s (%s)\n", file, line, why, condition);
+    if (condition)
+        return;
+    fprintf(stderr, "does not hold: %s\n", property);
     abort();
 }
 
 static bool fields_in_range(const struct insn *in)
 {
-    return in->op < OP_COUNT && in->length >= 1 && in->length <= INSN_MAX_LENGTH && in->form <= FORM_MEM && in->segment <= SEG_GS &&
-           in->addr_log2 >= 1 && (in->base <= REG_RIP) && (in->index <= REG_NONE) && in->index != REG_RSP && in->reg < 128 && in->rm < 128;
+    return in->op < OP_COUNT && in->length >= 1 && in->length <= INSN_MAX_LENGTH && in->form <= FORM_MEM &&
+           in->segment <= SEG_GS && in->addr_log2 >= 1 && (in->base <= REG_RIP) && (in->index <= REG_NONE) &&
+           in->index != REG_RSP && in->reg < 128 && in->rm < 128;
 }
 
 static void check_against_capstone(const uint8_t *bytes, unsigned available, unsigned mode, enum decode_status status,
@@ -36,7 +36,7 @@ static void check_against_capstone(const uint8_t *bytes, unsigned available, uns
     static const cs_mode modes[3] = {CS_MODE_16, CS_MODE_32, CS_MODE_64};
     if (!insn) {
         for (unsigned i = 0; i < 3; i++)
-            ASSERT(cs_open(CS_ARCH_X86, modes[i], &handles[i]) == CS_ERR_OK, "Capstone knows x86");
+            require(cs_open(CS_ARCH_X86, modes[i], &handles[i]) == CS_ERR_OK, "Capstone knows x86");
         insn = cs_malloc(handles[0]);
     }
     const uint8_t *code = bytes;
@@ -44,8 +44,8 @@ static void check_against_capstone(const uint8_t *bytes, unsigned available, uns
     uint64_t address = 0;
     bool valid = cs_disasm_iter(handles[mode], &code, &left, &address, insn);
     struct capstone_answer answer = {.valid = valid, .length = valid ? insn->size : 0};
-    ASSERT(capstone_agrees(status, in, answer) || capstone_deviation(bytes, available, mode, status, in, answer),
-           "Capstone disagrees on length or validity, and no known deviation explains it");
+    require(capstone_agrees(status, in, answer) || capstone_deviation(bytes, available, mode, status, in, answer),
+            "Capstone disagrees on length or validity, and no known deviation explains it");
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -61,17 +61,20 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct insn in = {0};
     enum decode_status status = decode(bytes, available, mode | real, &in);
     if (status == DECODE_OK) {
-        ASSERT(in.length <= available, "an instruction lies within the bytes");
-        ASSERT(fields_in_range(&in), "every field is in its range");
-        ASSERT(op_memory_size(&in) <= 576, "the largest operand is the XSAVE area");
-        ASSERT(!op_memory_size(&in) == !(op_memory_read(&in) || op_memory_written(&in)), "a memory operand is read or written");
+        require(in.length <= available, "an instruction lies within the bytes");
+        require(fields_in_range(&in), "every field is in its range");
+        require(op_memory_size(&in) <= 576, "the largest operand is the XSAVE area");
+        require(!op_memory_size(&in) == !(op_memory_read(&in) || op_memory_written(&in)),
+                "a memory operand is read or written");
     }
-    ASSERT(status != DECODE_TRUNCATED || available < INSN_MAX_LENGTH, "15 bytes are enough to know");
-    ASSERT(status != DECODE_TOO_LONG || available >= INSN_MAX_LENGTH, "only 15 bytes can be too many");
+    require(status != DECODE_TRUNCATED || available < INSN_MAX_LENGTH, "15 bytes are enough to know");
+    require(status != DECODE_TOO_LONG || available >= INSN_MAX_LENGTH, "only 15 bytes can be too many");
     if (status == DECODE_OK || status == DECODE_UNDEFINED) {
         struct insn again = {0};
-        ASSERT(decode(bytes, in.length - 1u, mode | real, &again) == DECODE_TRUNCATED, "all bytes up to the length were needed");
-        ASSERT(decode(bytes, in.length, mode | real, &again) == status && !memcmp(&again, &in, sizeof in), "and no more");
+        require(decode(bytes, in.length - 1u, mode | real, &again) == DECODE_TRUNCATED,
+                "all bytes up to the length were needed");
+        require(decode(bytes, in.length, mode | real, &again) == status && !memcmp(&again, &in, sizeof in),
+                "and no more");
     }
     if (!real && status != DECODE_TRUNCATED)
         check_against_capstone(bytes, available, mode, status, &in);
