@@ -142,7 +142,7 @@ void cpu_set_rflags(struct cpu *cpu, uint64_t rflags)
         cpu->pending |= PENDING_INHIBIT;
     if (cpu->non_root && (~old & system & RFLAGS_IF))
         cpu->pending |= PENDING_VMX; // an interrupt window may have opened
-    if ((old ^ system) & RFLAGS_VM) {
+    if (((old ^ system) & RFLAGS_VM) || (((old ^ system) & RFLAGS_AC) && cpu->cpl == 3)) {
         cpu_update_mode(cpu);
         return;
     }
@@ -171,7 +171,7 @@ static bool segment_is_flat(const struct segment *s, bool writable)
 static unsigned code_mode(const struct cpu *cpu)
 {
     const struct segment *cs = &cpu->segments[SEG_CS], *ss = &cpu->segments[SEG_SS];
-    bool watched = debug_watches_data(cpu);
+    bool watched = debug_watches_data(cpu) || cpu_checks_alignment(cpu);
     if (cpu_long_mode(cpu) && (cs->access_rights & SEGMENT_L))
         return MODE_CODE64 | MODE_STACK64 | (watched ? 0 : MODE_FLAT);
     unsigned mode = cs->access_rights & SEGMENT_DB ? MODE_CODE32 : MODE_CODE16;

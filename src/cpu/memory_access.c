@@ -226,14 +226,9 @@ static bool write_span(struct cpu *cpu, const struct span *span, const void *buf
 
 // ---- Linear addresses ----
 
-static bool alignment_checked(const struct cpu *cpu)
-{
-    return cpu->cpl == 3 && (cpu->cr0 & CR0_AM) && (cpu->rflags_system & RFLAGS_AC);
-}
-
 static bool aligned(struct cpu *cpu, gva_t linear, unsigned size, enum mmu_mode mode)
 {
-    if (likely(!(linear & (size - 1))) || mode != MMU_USER || !alignment_checked(cpu))
+    if (likely(!(linear & (size - 1))) || mode != MMU_USER || !cpu_checks_alignment(cpu))
         return true;
     raise_error(cpu, VECTOR_AC, 0);
     return false;
@@ -274,7 +269,7 @@ bool lin_write(struct cpu *cpu, gva_t linear, unsigned size, uint64_t value, enu
 // True if the fast entry of the current mode may serve the access: it does neither alignment checks nor breakpoints.
 static bool may_use_fast(const struct cpu *cpu, gva_t linear, unsigned size)
 {
-    return likely(!debug_watches_data(cpu)) && (likely(!(linear & (size - 1))) || !alignment_checked(cpu));
+    return likely(!debug_watches_data(cpu)) && (likely(!(linear & (size - 1))) || !cpu_checks_alignment(cpu));
 }
 
 bool mem_read(struct cpu *cpu, enum segment_register segment, uint64_t offset, unsigned size, uint64_t *value)

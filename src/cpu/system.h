@@ -56,6 +56,12 @@ static inline bool debug_watches_data(const struct cpu *cpu)
 void debug_data_access(struct cpu *cpu, gva_t linear, unsigned size, bool write);
 void debug_io_access(struct cpu *cpu, uint16_t port, unsigned size);
 
+// Whether a misaligned access raises #AC now. MODE_FLAT is off then too.
+static inline bool cpu_checks_alignment(const struct cpu *cpu)
+{
+    return cpu->cpl == 3 && (cpu->cr0 & CR0_AM) && (cpu->rflags_system & RFLAGS_AC);
+}
+
 // --- I/O ----------------------------------------------------------------------------------------------------------
 
 // IOPL, the I/O bitmap of the TSS, then the intercept. EXEC_NEXT: allowed. EXEC_FAULT, EXEC_VMEXIT. size: 1, 2 or 4 bytes.
