@@ -50,8 +50,10 @@ static void check_against_capstone(const uint8_t *bytes, unsigned available, uns
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    if (size < 1 || size > 17)
+    if (size < 1)
         return 0;
+    if (size > 17) // a mode and more than an instruction
+        size = 17;
     unsigned mode = data[0] % 3, real = data[0] & 0x80 ? MODE_REAL : 0, available = (unsigned)size - 1;
     uint8_t *bytes = malloc(available ? available : 1); // exact, so that a read beyond it is seen
     if (!bytes)
