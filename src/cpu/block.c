@@ -55,6 +55,8 @@ struct block_cache *block_cache_create(struct memory *memory, struct mmu *mmu)
     }
     cache->cpu = (struct cpu *)((uint8_t *)mmu - offsetof(struct cpu, mmu));
     cache->memory = memory;
+    for (unsigned op = 0; op < OP_COUNT; op++)
+        cache->cost[op] = (uint16_t)op_cost(op);
     cache->scratch = (struct block *)cache->arena;
     clear_tables(cache);
     if (memory->code_written == code_written)
@@ -291,7 +293,7 @@ static void finish(struct block *block)
     int64_t cost = 0;
     for (unsigned i = 0; i < block->count; i++) {
         struct insn *in = &block->insns[i];
-        cost += insn_cost(in);
+        cost += op_cost(in->op);
         if (!in->exec)
             in->exec = select_handler(in, block->mode);
     }

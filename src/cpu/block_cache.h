@@ -42,6 +42,7 @@ struct block_cache {
     uint8_t *arena;
     size_t used;               // bytes
     struct block *scratch;     // a block of one instruction that is not kept
+    uint16_t cost[OP_COUNT];   // op_cost of each op, where the hot path finds it
     uint64_t built, dropped;   // blocks; statistics
     struct block *hash[BLOCK_HASH_SIZE];
     struct code_page *pages[PAGE_HASH_SIZE];
@@ -60,7 +61,7 @@ struct block *block_build(struct block_cache *cache, hpa_t address, unsigned mod
 const struct block *block_build_scratch(struct block_cache *cache, const uint8_t *bytes, unsigned available, unsigned mode);
 
 // Cycles of the instruction when it retires.
-unsigned insn_cost(const struct insn *in);
+ALWAYS_INLINE unsigned insn_cost(const struct cpu *cpu, const struct insn *in) { return cpu->blocks->cost[in->op]; }
 
 // Enters a block whose cost the budget covers. The last thing a handler does.
 ALWAYS_INLINE enum exec_result block_enter(struct cpu *cpu, const struct block *block)

@@ -138,7 +138,7 @@ static bool run_alone(struct cpu *cpu)
 static void unpay(struct cpu *cpu)
 {
     if (cpu->block) {
-        cpu->cycles_left += insn_cost(cpu->block->insns);
+        cpu->cycles_left += insn_cost(cpu, cpu->block->insns);
         cpu->instructions--;
     }
 }
@@ -146,7 +146,7 @@ static void unpay(struct cpu *cpu)
 static void pay_again(struct cpu *cpu)
 {
     if (cpu->block) {
-        cpu->cycles_left -= insn_cost(cpu->block->insns);
+        cpu->cycles_left -= insn_cost(cpu, cpu->block->insns);
         cpu->instructions++;
     }
     cpu->stop_block = 1; // time, interrupts and memory may have changed

@@ -23,7 +23,7 @@ static void refund(struct cpu *cpu, const struct block *block, unsigned first)
         cpu->cycles_left += block->cost;
     } else {
         for (unsigned i = first; i < block->count; i++)
-            cpu->cycles_left += insn_cost(&block->insns[i]);
+            cpu->cycles_left += insn_cost(cpu, &block->insns[i]);
     }
     cpu->instructions -= block->count - first;
 }
@@ -48,7 +48,7 @@ enum exec_result exec_leave_after(struct cpu *cpu, const struct insn *in)
 void exec_retire(struct cpu *cpu, const struct insn *in)
 {
     cpu->instructions++;
-    cpu->cycles_left -= insn_cost(in);
+    cpu->cycles_left -= insn_cost(cpu, in);
 }
 
 // ---- Exceptions of instructions ----

@@ -42,8 +42,3 @@ unsigned op_cost(unsigned op)
     unsigned known = class_of_op[op];
     return class_cycles[known ? known - 1 : default_class(op)];
 }
-
-unsigned insn_cost(const struct insn *in)
-{
-    return op_cost(in->op);
-}
