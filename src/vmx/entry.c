@@ -7,9 +7,9 @@
 #include "vmx/entry_checks.h"
 #include "vmx/transition.h"
 
-#define CR0_ENTRY_UNCHANGED (CR0_ET | CR0_NW | CR0_CD | BITS(15, 6) | BIT(17) | BITS(28, 19))
-#define DR7_ENTRY_CLEAR (BIT(12) | BITS(15, 14))
-#define DR7_ENTRY_SET BIT(10)
+#define CR0_ENTRY_UNCHANGED   (CR0_ET | CR0_NW | CR0_CD | BITS(15, 6) | BIT(17) | BITS(28, 19))
+#define DR7_ENTRY_CLEAR       (BIT(12) | BITS(15, 14))
+#define DR7_ENTRY_SET         BIT(10)
 #define PENDING_DEBUG_DEFINED (BITS(3, 0) | PENDING_DEBUG_ENABLED | PENDING_DEBUG_BS | BIT(16))
 
 // --- Checks -------------------------------------------------------------------------------------------------------
@@ -90,8 +90,8 @@ static void load_control_registers_and_msrs(struct cpu *cpu, const struct vmcs_r
         cpu->perf_global_ctrl = vmcs_get(vmcs, VMCS_GUEST_IA32_PERF_GLOBAL_CTRL);
 }
 
-static inline void load_segment(struct segment *segment, const struct vmcs_region *vmcs, enum vmcs_field selector, enum vmcs_field base,
-                                enum vmcs_field limit, enum vmcs_field access_rights)
+static inline void load_segment(struct segment *segment, const struct vmcs_region *vmcs, enum vmcs_field selector,
+                                enum vmcs_field base, enum vmcs_field limit, enum vmcs_field access_rights)
 {
     segment->selector = (uint16_t)vmcs_get(vmcs, selector);
     segment->base = vmcs_get(vmcs, base);
@@ -101,9 +101,9 @@ static inline void load_segment(struct segment *segment, const struct vmcs_regio
 
 static void load_segments(struct cpu *cpu, const struct vmcs_region *vmcs)
 {
-#define LOAD_SEGMENT(name)                                                                                                           \
-    load_segment(&cpu->segments[SEG_##name], vmcs, VMCS_GUEST_##name##_SELECTOR, VMCS_GUEST_##name##_BASE, VMCS_GUEST_##name##_LIMIT, \
-                 VMCS_GUEST_##name##_ACCESS_RIGHTS)
+#define LOAD_SEGMENT(name)                                                                                 \
+    load_segment(&cpu->segments[SEG_##name], vmcs, VMCS_GUEST_##name##_SELECTOR, VMCS_GUEST_##name##_BASE, \
+                 VMCS_GUEST_##name##_LIMIT, VMCS_GUEST_##name##_ACCESS_RIGHTS)
     LOAD_SEGMENT(ES);
     LOAD_SEGMENT(CS);
     LOAD_SEGMENT(SS);
@@ -233,7 +233,8 @@ static enum exec_result start_guest(struct cpu *cpu, const struct vmcs_region *v
     event_arm(cpu);
     if (cpu->activity == ACTIVITY_ACTIVE)
         return EXEC_VMEXIT;
-    cpu->event_delivered = true; // no single-step trap follows a VM entry, although EXEC_HALT looks like a completed instruction
+    cpu->event_delivered =
+        true; // no single-step trap follows a VM entry, although EXEC_HALT looks like a completed instruction
     return EXEC_HALT;
 }
 
@@ -253,7 +254,8 @@ static enum exec_result fail_guest_state(struct cpu *cpu, uint64_t qualification
 }
 
 // A failure after guest state was loaded leaves blocking by NMI as it was before the entry (27.8).
-static enum exec_result fail_loaded(struct cpu *cpu, enum vmx_exit_reason reason, uint64_t qualification, uint32_t nmi_blocking)
+static enum exec_result fail_loaded(struct cpu *cpu, enum vmx_exit_reason reason, uint64_t qualification,
+                                    uint32_t nmi_blocking)
 {
     cpu->interruptibility = nmi_blocking;
     cpu->vmx->last_failure = (struct vmx_failure){.check_id = -1};
@@ -282,7 +284,8 @@ enum exec_result vmx_enter(struct cpu *cpu, const struct insn *in, bool launch)
     cpu_charge(cpu, TIMING_VM_ENTRY);
     load_guest_state(cpu, vmcs);
     if (!load_pdptes(cpu, vmcs))
-        return fail_loaded(cpu, EXIT_ENTRY_FAIL_GUEST_STATE, entry_check_exit_qualification(FAIL_GUEST_PDPTE), nmi_blocking);
+        return fail_loaded(cpu, EXIT_ENTRY_FAIL_GUEST_STATE, entry_check_exit_qualification(FAIL_GUEST_PDPTE),
+                           nmi_blocking);
     uint32_t count = (uint32_t)vmcs_get(vmcs, VMCS_ENTRY_MSR_LOAD_COUNT);
     if (unlikely(count)) {
         uint32_t failing = msr_list_load(cpu, vmcs_get(vmcs, VMCS_ENTRY_MSR_LOAD_ADDR), count);

@@ -4,7 +4,8 @@
 // Leaves out: #VE, page-modification logging, sub-page permissions (their controls cannot be set).
 #include "vmx/transition.h"
 
-static enum exec_result exit_violation(struct cpu *cpu, const struct event *event, const struct event *during, enum saved_rf rf)
+static enum exec_result exit_violation(struct cpu *cpu, const struct event *event, const struct event *during,
+                                       enum saved_rf rf)
 {
     const struct mmu_fault *fault = &event->fault;
     struct vmcs_region *vmcs = cpu->vmx->current;
@@ -18,11 +19,13 @@ static enum exec_result exit_violation(struct cpu *cpu, const struct event *even
     }
     if (cpu->nmi_unblocked_by_iret && !during)
         qualification |= EPT_QUAL_NMI_UNBLOCKED;
-    const struct vm_exit exit = {.reason = EXIT_EPT_VIOLATION, .rf = rf, .qualification = qualification, .during = during};
+    const struct vm_exit exit = {
+        .reason = EXIT_EPT_VIOLATION, .rf = rf, .qualification = qualification, .during = during};
     return vmx_exit(cpu, &exit);
 }
 
-static enum exec_result exit_misconfiguration(struct cpu *cpu, const struct event *event, const struct event *during, enum saved_rf rf)
+static enum exec_result exit_misconfiguration(struct cpu *cpu, const struct event *event, const struct event *during,
+                                              enum saved_rf rf)
 {
     vmcs_put(cpu->vmx->current, VMCS_GUEST_PHYSICAL_ADDRESS, event->fault.gpa);
     const struct vm_exit exit = {.reason = EXIT_EPT_MISCONFIGURATION, .rf = rf, .during = during};

@@ -83,7 +83,8 @@ enum exec_result event_triple_fault(struct cpu *cpu)
     return vmx_exit(cpu, &exit);
 }
 
-enum exec_result event_task_switch(struct cpu *cpu, uint16_t selector, unsigned source, unsigned length, const struct event *during)
+enum exec_result event_task_switch(struct cpu *cpu, uint16_t selector, unsigned source, unsigned length,
+                                   const struct event *during)
 {
     if (length)
         vmcs_put(cpu->vmx->current, VMCS_EXIT_INSTRUCTION_LENGTH, length);
@@ -116,7 +117,7 @@ enum exec_result event_inject(struct cpu *cpu, uint32_t info)
         .length = (uint8_t)vmcs_get(vmcs, VMCS_ENTRY_INSTRUCTION_LENGTH),
     };
     // Whatever the field said: no blocking by STI or MOV SS afterwards, and the processor is active.
-    cpu->interruptibility &= (uint32_t)~(BLOCKING_STI | BLOCKING_MOV_SS);
+    cpu->interruptibility &= (uint32_t) ~(BLOCKING_STI | BLOCKING_MOV_SS);
     if (!(cpu->rflags_system & RFLAGS_RF))
         cpu->pending &= ~(uint32_t)PENDING_INHIBIT;
     cpu->activity = ACTIVITY_ACTIVE;
@@ -178,7 +179,8 @@ void event_arm(struct cpu *cpu)
 {
     const struct vmx *vmx = cpu->vmx;
     bool accepts_interrupts = cpu->activity != ACTIVITY_SHUTDOWN;
-    bool interrupt_window = (vmx->primary & PRIMARY_INTERRUPT_WINDOW_EXITING) && (cpu->rflags_system & RFLAGS_IF) && accepts_interrupts;
+    bool interrupt_window =
+        (vmx->primary & PRIMARY_INTERRUPT_WINDOW_EXITING) && (cpu->rflags_system & RFLAGS_IF) && accepts_interrupts;
     bool nmi_window = (vmx->primary & PRIMARY_NMI_WINDOW_EXITING) && !vmx->virtual_nmi_blocking;
     bool mtf = (vmx->mtf_pending && accepts_interrupts) ||
                ((vmx->primary & PRIMARY_MONITOR_TRAP_FLAG) && cpu->activity == ACTIVITY_ACTIVE);
@@ -193,7 +195,8 @@ static enum exec_result exit_boundary(struct cpu *cpu, enum vmx_exit_reason reas
 {
     const struct vm_exit exit = {
         .reason = reason,
-        .saves_pending_debug = reason == EXIT_INIT_SIGNAL || reason == EXIT_MONITOR_TRAP_FLAG || reason == EXIT_TPR_BELOW_THRESHOLD,
+        .saves_pending_debug =
+            reason == EXIT_INIT_SIGNAL || reason == EXIT_MONITOR_TRAP_FLAG || reason == EXIT_TPR_BELOW_THRESHOLD,
         .qualification = qualification,
     };
     return vmx_exit(cpu, &exit);
@@ -221,7 +224,8 @@ static enum exec_result exit_external_interrupt(struct cpu *cpu)
             cpu->pending &= ~(uint32_t)PENDING_INTERRUPT;
             return EXEC_NEXT;
         }
-        exit.interruption_info = (uint32_t)vector | (EVENT_EXTERNAL_INTERRUPT << INTERRUPTION_TYPE_SHIFT) | (uint32_t)INTERRUPTION_VALID;
+        exit.interruption_info =
+            (uint32_t)vector | (EVENT_EXTERNAL_INTERRUPT << INTERRUPTION_TYPE_SHIFT) | (uint32_t)INTERRUPTION_VALID;
     } else if (!cpu->env.interrupt_pending || !cpu->env.interrupt_pending(cpu->env.owner)) {
         cpu->pending &= ~(uint32_t)PENDING_INTERRUPT;
         return EXEC_NEXT;
@@ -287,7 +291,8 @@ static enum exec_result check_events(struct cpu *cpu)
 static bool is_event_due(const struct cpu *cpu)
 {
     bool nmi = (cpu->pending & PENDING_NMI) && !(cpu->interruptibility & BLOCKING_NMI);
-    bool interrupt = (cpu->pending & PENDING_INTERRUPT) && (cpu->rflags_system & RFLAGS_IF) && cpu->activity != ACTIVITY_SHUTDOWN;
+    bool interrupt =
+        (cpu->pending & PENDING_INTERRUPT) && (cpu->rflags_system & RFLAGS_IF) && cpu->activity != ACTIVITY_SHUTDOWN;
     return nmi || interrupt || is_trap_due(cpu);
 }
 

@@ -5,12 +5,12 @@
 // is the hot path of a hypervisor. Leaves out: SMM exits, CET, PKRS, MPX, PT, LBR state (their controls cannot be set).
 #include "vmx/transition.h"
 
-#define CR0_EXIT_UNCHANGED (CR0_ET | CR0_NW | CR0_CD | BITS(15, 6) | BIT(17) | BITS(28, 19) | BITS(63, 32))
-#define DR7_HOST 0x400
+#define CR0_EXIT_UNCHANGED    (CR0_ET | CR0_NW | CR0_CD | BITS(15, 6) | BIT(17) | BITS(28, 19) | BITS(63, 32))
+#define DR7_HOST              0x400
 #define SEGMENT_CODE_ACCESSED 11u // type: execute/read, accessed
 #define SEGMENT_DATA_ACCESSED 3u  // type: read/write, accessed
-#define SEGMENT_BUSY_TSS 11u      // type
-#define HOST_TSS_LIMIT 0x67
+#define SEGMENT_BUSY_TSS      11u // type
+#define HOST_TSS_LIMIT        0x67
 
 static enum exec_result abort_operation(struct cpu *cpu, enum vmx_abort code)
 {
@@ -72,9 +72,9 @@ static inline void save_segment(struct vmcs_region *vmcs, const struct segment *
 
 static void save_segments(const struct cpu *cpu, struct vmcs_region *vmcs)
 {
-#define SAVE_SEGMENT(name)                                                                                                           \
-    save_segment(vmcs, &cpu->segments[SEG_##name], VMCS_GUEST_##name##_SELECTOR, VMCS_GUEST_##name##_BASE, VMCS_GUEST_##name##_LIMIT, \
-                 VMCS_GUEST_##name##_ACCESS_RIGHTS)
+#define SAVE_SEGMENT(name)                                                                                 \
+    save_segment(vmcs, &cpu->segments[SEG_##name], VMCS_GUEST_##name##_SELECTOR, VMCS_GUEST_##name##_BASE, \
+                 VMCS_GUEST_##name##_LIMIT, VMCS_GUEST_##name##_ACCESS_RIGHTS)
     SAVE_SEGMENT(ES);
     SAVE_SEGMENT(CS);
     SAVE_SEGMENT(SS);
@@ -127,7 +127,7 @@ static void save_non_register_state(const struct cpu *cpu, struct vmcs_region *v
     const struct vmx *vmx = cpu->vmx;
     uint32_t interruptibility = cpu->interruptibility;
     if (exit->during)
-        interruptibility &= (uint32_t)~(BLOCKING_STI | BLOCKING_MOV_SS);
+        interruptibility &= (uint32_t) ~(BLOCKING_STI | BLOCKING_MOV_SS);
     if (vmx->pin & PIN_VIRTUAL_NMIS) {
         interruptibility &= (uint32_t)~BLOCKING_NMI;
         interruptibility |= vmx->virtual_nmi_blocking ? (uint32_t)BLOCKING_NMI : 0;
@@ -137,7 +137,8 @@ static void save_non_register_state(const struct cpu *cpu, struct vmcs_region *v
 
     bool held_by_mov_ss = (interruptibility & BLOCKING_MOV_SS) && !exit->is_debug_exception;
     bool saves = exit->saves_pending_debug || held_by_mov_ss;
-    vmcs_put(vmcs, VMCS_GUEST_PENDING_DEBUG_EXCEPTIONS, saves ? cpu->pending_debug & (BITS(3, 0) | PENDING_DEBUG_ENABLED | PENDING_DEBUG_BS | BIT(16)) : 0);
+    vmcs_put(vmcs, VMCS_GUEST_PENDING_DEBUG_EXCEPTIONS,
+             saves ? cpu->pending_debug & (BITS(3, 0) | PENDING_DEBUG_ENABLED | PENDING_DEBUG_BS | BIT(16)) : 0);
 }
 
 static void save_pdptes(const struct cpu *cpu, struct vmcs_region *vmcs)
@@ -182,7 +183,8 @@ static void load_segments(struct cpu *cpu, const struct vmcs_region *vmcs, bool 
     uint64_t code_size = host_64bit ? SEGMENT_L : SEGMENT_DB;
     load_flat_segment(&cpu->segments[SEG_CS], (uint16_t)vmcs_get(vmcs, VMCS_HOST_CS_SELECTOR), 0,
                       SEGMENT_CODE_ACCESSED | (uint32_t)(SEGMENT_S | SEGMENT_P | SEGMENT_G | code_size));
-    load_data_segment(&cpu->segments[SEG_SS], vmcs_get(vmcs, VMCS_HOST_SS_SELECTOR), 0, unusable | (uint32_t)SEGMENT_DB);
+    load_data_segment(&cpu->segments[SEG_SS], vmcs_get(vmcs, VMCS_HOST_SS_SELECTOR), 0,
+                      unusable | (uint32_t)SEGMENT_DB);
     load_data_segment(&cpu->segments[SEG_DS], vmcs_get(vmcs, VMCS_HOST_DS_SELECTOR), 0, unusable);
     load_data_segment(&cpu->segments[SEG_ES], vmcs_get(vmcs, VMCS_HOST_ES_SELECTOR), 0, unusable);
     load_data_segment(&cpu->segments[SEG_FS], vmcs_get(vmcs, VMCS_HOST_FS_SELECTOR),
@@ -207,7 +209,8 @@ static bool host_registers_usable(const struct vmx *vmx, uint64_t cr0, uint64_t 
     uint64_t mode = efer & (EFER_LMA | EFER_LME);
     if (mode != (host_64bit ? EFER_LMA | EFER_LME : 0))
         return false;
-    return !(caps->cr0_fixed0 & ~cr0) && !(cr0 & ~caps->cr0_fixed1) && !(caps->cr4_fixed0 & ~cr4) && !(cr4 & ~caps->cr4_fixed1);
+    return !(caps->cr0_fixed0 & ~cr0) && !(cr0 & ~caps->cr0_fixed1) && !(caps->cr4_fixed0 & ~cr4) &&
+           !(cr4 & ~caps->cr4_fixed1);
 }
 
 // False: the host fields are corrupt, nothing was loaded.
@@ -322,15 +325,16 @@ enum exec_result vmx_exit(struct cpu *cpu, const struct vm_exit *exit)
     return load_host_state(cpu, vmcs);
 }
 
-enum exec_result vmx_exit_instruction(struct cpu *cpu, const struct insn *in, enum vmx_exit_reason reason, uint64_t qualification)
+enum exec_result vmx_exit_instruction(struct cpu *cpu, const struct insn *in, enum vmx_exit_reason reason,
+                                      uint64_t qualification)
 {
     vmcs_put(cpu->vmx->current, VMCS_EXIT_INSTRUCTION_LENGTH, in->length);
     const struct vm_exit exit = {.reason = reason, .rf = RF_CLEAR, .qualification = qualification};
     return vmx_exit(cpu, &exit);
 }
 
-enum exec_result vmx_exit_instruction_info(struct cpu *cpu, const struct insn *in, enum vmx_exit_reason reason, uint64_t qualification,
-                                           uint32_t information)
+enum exec_result vmx_exit_instruction_info(struct cpu *cpu, const struct insn *in, enum vmx_exit_reason reason,
+                                           uint64_t qualification, uint32_t information)
 {
     vmcs_put(cpu->vmx->current, VMCS_EXIT_INSTRUCTION_INFO, information);
     return vmx_exit_instruction(cpu, in, reason, qualification);

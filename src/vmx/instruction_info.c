@@ -5,22 +5,23 @@
 //    Reg2 | !base | base | !index | index | segment | - | reg | asize | Reg1 | - | scale
 #include "vmx/transition.h"
 
-#define INFO_SCALE_SHIFT 0
-#define INFO_REG1_SHIFT 3
+#define INFO_SCALE_SHIFT        0
+#define INFO_REG1_SHIFT         3
 #define INFO_ADDRESS_SIZE_SHIFT 7
-#define INFO_REGISTER BIT(10)
-#define INFO_SEGMENT_SHIFT 15
-#define INFO_INDEX_SHIFT 18
-#define INFO_NO_INDEX BIT(22)
-#define INFO_BASE_SHIFT 23
-#define INFO_NO_BASE BIT(27)
-#define INFO_REG2_SHIFT 28
+#define INFO_REGISTER           BIT(10)
+#define INFO_SEGMENT_SHIFT      15
+#define INFO_INDEX_SHIFT        18
+#define INFO_NO_INDEX           BIT(22)
+#define INFO_BASE_SHIFT         23
+#define INFO_NO_BASE            BIT(27)
+#define INFO_REG2_SHIFT         28
 
 uint32_t instruction_information(const struct insn *in)
 {
     if (in->form == FORM_REG)
         return (uint32_t)INFO_REGISTER | ((uint32_t)in->rm << INFO_REG1_SHIFT);
-    uint32_t information = ((uint32_t)(in->addr_log2 - 1) << INFO_ADDRESS_SIZE_SHIFT) | ((uint32_t)in->segment << INFO_SEGMENT_SHIFT);
+    uint32_t information =
+        ((uint32_t)(in->addr_log2 - 1) << INFO_ADDRESS_SIZE_SHIFT) | ((uint32_t)in->segment << INFO_SEGMENT_SHIFT);
     if (in->index < 16)
         information |= ((uint32_t)in->scale << INFO_SCALE_SHIFT) | ((uint32_t)in->index << INFO_INDEX_SHIFT);
     else

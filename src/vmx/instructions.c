@@ -44,10 +44,12 @@ enum exec_result vmx_fail(struct cpu *cpu, const struct insn *in, unsigned error
 // --- What several instructions share ------------------------------------------------------------------------------
 
 static const uint8_t exit_reasons[OP_INVVPID - OP_VMCALL + 1] = {
-    [OP_VMCALL - OP_VMCALL] = EXIT_VMCALL,   [OP_VMLAUNCH - OP_VMCALL] = EXIT_VMLAUNCH, [OP_VMRESUME - OP_VMCALL] = EXIT_VMRESUME,
-    [OP_VMXOFF - OP_VMCALL] = EXIT_VMXOFF,   [OP_VMFUNC - OP_VMCALL] = EXIT_VMFUNC,     [OP_VMXON - OP_VMCALL] = EXIT_VMXON,
-    [OP_VMCLEAR - OP_VMCALL] = EXIT_VMCLEAR, [OP_VMPTRLD - OP_VMCALL] = EXIT_VMPTRLD,   [OP_VMPTRST - OP_VMCALL] = EXIT_VMPTRST,
-    [OP_VMREAD - OP_VMCALL] = EXIT_VMREAD,   [OP_VMWRITE - OP_VMCALL] = EXIT_VMWRITE,   [OP_INVEPT - OP_VMCALL] = EXIT_INVEPT,
+    [OP_VMCALL - OP_VMCALL] = EXIT_VMCALL,     [OP_VMLAUNCH - OP_VMCALL] = EXIT_VMLAUNCH,
+    [OP_VMRESUME - OP_VMCALL] = EXIT_VMRESUME, [OP_VMXOFF - OP_VMCALL] = EXIT_VMXOFF,
+    [OP_VMFUNC - OP_VMCALL] = EXIT_VMFUNC,     [OP_VMXON - OP_VMCALL] = EXIT_VMXON,
+    [OP_VMCLEAR - OP_VMCALL] = EXIT_VMCLEAR,   [OP_VMPTRLD - OP_VMCALL] = EXIT_VMPTRLD,
+    [OP_VMPTRST - OP_VMCALL] = EXIT_VMPTRST,   [OP_VMREAD - OP_VMCALL] = EXIT_VMREAD,
+    [OP_VMWRITE - OP_VMCALL] = EXIT_VMWRITE,   [OP_INVEPT - OP_VMCALL] = EXIT_INVEPT,
     [OP_INVVPID - OP_VMCALL] = EXIT_INVVPID,
 };
 
@@ -71,8 +73,11 @@ static enum exec_result exit_to_host(struct cpu *cpu, const struct insn *in)
     case OP_VMWRITE:
     case OP_INVEPT:
     case OP_INVVPID:
-        return vmx_exit_instruction_info(cpu, in, reason, instruction_displacement(cpu, in), instruction_information_reg2(in));
-    default: return vmx_exit_instruction_info(cpu, in, reason, instruction_displacement(cpu, in), instruction_information(in));
+        return vmx_exit_instruction_info(cpu, in, reason, instruction_displacement(cpu, in),
+                                         instruction_information_reg2(in));
+    default:
+        return vmx_exit_instruction_info(cpu, in, reason, instruction_displacement(cpu, in),
+                                         instruction_information(in));
     }
 }
 
@@ -235,8 +240,8 @@ static bool is_shadowed(const struct cpu *cpu, enum vmcs_field bitmap, uint64_t 
 }
 
 // The checks up to the VMCS: EXEC_NEXT with *vmcs and its address.
-static enum exec_result find_accessed_vmcs(struct cpu *cpu, const struct insn *in, enum vmcs_field bitmap, uint64_t encoding,
-                                           struct vmcs_region **vmcs, hpa_t *address)
+static enum exec_result find_accessed_vmcs(struct cpu *cpu, const struct insn *in, enum vmcs_field bitmap,
+                                           uint64_t encoding, struct vmcs_region **vmcs, hpa_t *address)
 {
     struct vmx *vmx = cpu->vmx;
     if (!cpu->vmx_operation || is_undefined_mode(cpu))
@@ -349,7 +354,8 @@ bool eptp_is_valid(const struct vmx_caps *caps, uint64_t eptp)
 {
     uint64_t type = bits_get(eptp, 2, 0), length = bits_get(eptp, 5, 3);
     bool type_ok = (type == 0 && (caps->ept_vpid & EPT_CAP_UC)) || (type == 6 && (caps->ept_vpid & EPT_CAP_WB));
-    bool length_ok = (length == 3 && (caps->ept_vpid & EPT_CAP_WALK_4)) || (length == 4 && (caps->ept_vpid & EPT_CAP_WALK_5));
+    bool length_ok =
+        (length == 3 && (caps->ept_vpid & EPT_CAP_WALK_4)) || (length == 4 && (caps->ept_vpid & EPT_CAP_WALK_5));
     if (!type_ok || !length_ok || (eptp & BITS(11, 7)) || (eptp >> caps->maxphyaddr))
         return false;
     return !(eptp & EPTP_ACCESSED_DIRTY) || (caps->ept_vpid & EPT_CAP_ACCESSED_DIRTY);

@@ -11,24 +11,24 @@
 
 // Exit qualification for control-register accesses: 3:0 register, 5:4 kind, 6 LMSW from memory, 11:8 GPR, 31:16 LMSW source.
 enum { CR_MOV_TO = 0, CR_MOV_FROM = 1, CR_CLTS = 2, CR_LMSW = 3 };
-#define CR_KIND_SHIFT 4
-#define CR_LMSW_MEMORY BIT(6)
-#define CR_GPR_SHIFT 8
+#define CR_KIND_SHIFT        4
+#define CR_LMSW_MEMORY       BIT(6)
+#define CR_GPR_SHIFT         8
 #define CR_LMSW_SOURCE_SHIFT 16
 
 // For MOV DR: 2:0 register, 4 direction, 11:8 GPR.
 #define DR_FROM BIT(4)
 
 // For I/O: 2:0 size less 1, 3 IN, 4 string, 5 REP, 6 immediate port, 31:16 port.
-#define IO_IN BIT(3)
-#define IO_STRING BIT(4)
-#define IO_REP BIT(5)
-#define IO_IMMEDIATE BIT(6)
+#define IO_IN         BIT(3)
+#define IO_STRING     BIT(4)
+#define IO_REP        BIT(5)
+#define IO_IMMEDIATE  BIT(6)
 #define IO_PORT_SHIFT 16
 
 // VM-exit instruction information for descriptor-table instructions: 29:28 identity; and for LGDT.. bit 11: operand size.
 #define INFO_IDENTITY_SHIFT 28
-#define INFO_OPERAND_32 BIT(11)
+#define INFO_OPERAND_32     BIT(11)
 
 // The virtual-APIC page's VTPR.
 #define VIRTUAL_APIC_TPR 0x80
@@ -91,14 +91,15 @@ static uint64_t secondary_intercepts(uint32_t secondary)
 void intercept_update(struct cpu *cpu)
 {
     const struct vmx *vmx = cpu->vmx;
-    uint64_t word = BIT(INTERCEPT_CPUID) | BIT(INTERCEPT_GETSEC) | BIT(INTERCEPT_INVD) | BIT(INTERCEPT_XSETBV) | BIT(INTERCEPT_TASK_SWITCH) |
-                    BIT(INTERCEPT_RDMSR) | BIT(INTERCEPT_WRMSR) | BIT(INTERCEPT_IRET_NMI);
+    uint64_t word = BIT(INTERCEPT_CPUID) | BIT(INTERCEPT_GETSEC) | BIT(INTERCEPT_INVD) | BIT(INTERCEPT_XSETBV) |
+                    BIT(INTERCEPT_TASK_SWITCH) | BIT(INTERCEPT_RDMSR) | BIT(INTERCEPT_WRMSR) | BIT(INTERCEPT_IRET_NMI);
     word |= primary_intercepts(vmx->primary) | secondary_intercepts(vmx->secondary);
     if (vmx->cr0_mask)
         word |= BIT(INTERCEPT_MOV_TO_CR0) | BIT(INTERCEPT_CLTS) | BIT(INTERCEPT_LMSW);
     if (vmx->cr4_mask)
         word |= BIT(INTERCEPT_MOV_TO_CR4);
-    bool page_faults = vmcs_get(vmx->current, VMCS_PAGE_FAULT_ERROR_CODE_MATCH) != 0 || (vmx->exception_bitmap & BIT(VECTOR_PF)) ||
+    bool page_faults = vmcs_get(vmx->current, VMCS_PAGE_FAULT_ERROR_CODE_MATCH) != 0 ||
+                       (vmx->exception_bitmap & BIT(VECTOR_PF)) ||
                        vmcs_get(vmx->current, VMCS_PAGE_FAULT_ERROR_CODE_MASK) != 0;
     if (vmx->exception_bitmap || page_faults)
         word |= BIT(INTERCEPT_EXCEPTION);
@@ -200,7 +201,7 @@ static enum exec_result mov_to_cr8(struct cpu *cpu, const struct insn *in, uint6
     if (value >= (vmcs_get(vmx->current, VMCS_TPR_THRESHOLD) & 0xF))
         return result;
     // A trap: the instruction has ended.
-    cpu->interruptibility &= (uint32_t)~(BLOCKING_STI | BLOCKING_MOV_SS);
+    cpu->interruptibility &= (uint32_t) ~(BLOCKING_STI | BLOCKING_MOV_SS);
     if ((cpu->rflags_system & RFLAGS_TF) && !(cpu->debugctl & DEBUGCTL_BTF))
         cpu->pending_debug |= PENDING_DEBUG_BS;
     const struct vm_exit exit = {.reason = EXIT_TPR_BELOW_THRESHOLD, .rf = RF_CLEAR, .saves_pending_debug = true};
@@ -223,12 +224,10 @@ static enum exec_result mov_to_cr(struct cpu *cpu, const struct insn *in, enum i
     switch (what) {
     case INTERCEPT_MOV_TO_CR0:
         return (value ^ vmx->cr0_shadow) & vmx->cr0_mask ? exit_mov_cr(cpu, in, 0, CR_MOV_TO) : EXEC_NEXT;
-    case INTERCEPT_MOV_TO_CR3:
-        return is_cr3_target(vmx, value) ? EXEC_NEXT : exit_mov_cr(cpu, in, 3, CR_MOV_TO);
+    case INTERCEPT_MOV_TO_CR3: return is_cr3_target(vmx, value) ? EXEC_NEXT : exit_mov_cr(cpu, in, 3, CR_MOV_TO);
     case INTERCEPT_MOV_TO_CR4:
         return (value ^ vmx->cr4_shadow) & vmx->cr4_mask ? exit_mov_cr(cpu, in, 4, CR_MOV_TO) : EXEC_NEXT;
-    default:
-        return mov_to_cr8(cpu, in, value);
+    default: return mov_to_cr8(cpu, in, value);
     }
 }
 
@@ -299,7 +298,8 @@ static bool msr_exits(const struct cpu *cpu, bool write)
     uint32_t low = index & 0x1FFF;
     if (index != low && index != (0xC0000000u | low))
         return true;
-    hpa_t address = vmcs_get(cpu->vmx->current, VMCS_MSR_BITMAP) + low / 8 + (index != low ? 0x400 : 0) + (write ? 0x800 : 0);
+    hpa_t address =
+        vmcs_get(cpu->vmx->current, VMCS_MSR_BITMAP) + low / 8 + (index != low ? 0x400 : 0) + (write ? 0x800 : 0);
     return (bus_read(cpu->bus, address, 1) >> (low & 7)) & 1;
 }
 
@@ -335,7 +335,10 @@ static enum exec_result pause(struct cpu *cpu, const struct insn *in)
 
 static enum exec_result descriptor_table(struct cpu *cpu, const struct insn *in)
 {
-    static const struct { uint16_t op; uint8_t reason, identity; } forms[] = {
+    static const struct {
+        uint16_t op;
+        uint8_t reason, identity;
+    } forms[] = {
         {OP_SGDT, EXIT_GDTR_IDTR_ACCESS, 0}, {OP_SIDT, EXIT_GDTR_IDTR_ACCESS, 1}, {OP_LGDT, EXIT_GDTR_IDTR_ACCESS, 2},
         {OP_LIDT, EXIT_GDTR_IDTR_ACCESS, 3}, {OP_SLDT, EXIT_LDTR_TR_ACCESS, 0},   {OP_STR, EXIT_LDTR_TR_ACCESS, 1},
         {OP_LLDT, EXIT_LDTR_TR_ACCESS, 2},   {OP_LTR, EXIT_LDTR_TR_ACCESS, 3},
@@ -346,7 +349,8 @@ static enum exec_result descriptor_table(struct cpu *cpu, const struct insn *in)
         uint32_t information = instruction_information(in) | ((uint32_t)forms[i].identity << INFO_IDENTITY_SHIFT);
         if (forms[i].reason == EXIT_GDTR_IDTR_ACCESS && in->size_log2 >= 2)
             information |= (uint32_t)INFO_OPERAND_32;
-        return vmx_exit_instruction_info(cpu, in, (enum vmx_exit_reason)forms[i].reason, instruction_displacement(cpu, in), information);
+        return vmx_exit_instruction_info(cpu, in, (enum vmx_exit_reason)forms[i].reason,
+                                         instruction_displacement(cpu, in), information);
     }
     return EXEC_NEXT;
 }
@@ -380,7 +384,8 @@ static enum exec_result invpcid(struct cpu *cpu, const struct insn *in)
 {
     if (!(cpu->vmx->secondary & SECONDARY_ENABLE_INVPCID))
         return raise_exception(cpu, VECTOR_UD);
-    return vmx_exit_instruction_info(cpu, in, EXIT_INVPCID, instruction_displacement(cpu, in), instruction_information_reg2(in));
+    return vmx_exit_instruction_info(cpu, in, EXIT_INVPCID, instruction_displacement(cpu, in),
+                                     instruction_information_reg2(in));
 }
 
 // IRET ends blocking by NMI: virtual blocking with virtual NMIs; with NMI exiting alone none; else the processor's (26.3).

@@ -4,31 +4,25 @@
 // first entry beyond: the SDM leaves the behaviour undefined, this makes it deterministic and bounded.
 #include "vmx/transition.h"
 
-#define MSR_BIOS_UPDT_TRIG 0x79
+#define MSR_BIOS_UPDT_TRIG  0x79
 #define MSR_SMM_MONITOR_CTL 0x9B
-#define MSR_SMBASE 0x9E
-#define MSR_X2APIC_FIRST 0x800
-#define MSR_FS_BASE 0xC0000100
-#define MSR_GS_BASE 0xC0000101
-#define MSR_ENTRY_BYTES 16
+#define MSR_SMBASE          0x9E
+#define MSR_X2APIC_FIRST    0x800
+#define MSR_FS_BASE         0xC0000100
+#define MSR_GS_BASE         0xC0000101
+#define MSR_ENTRY_BYTES     16
 // VM entry has checked the alignment, but the VMCS is in memory and can have been overwritten since.
 #define MSR_LIST_ALIGNED ~(hpa_t)(MSR_ENTRY_BYTES - 1)
 
-static uint32_t longest_list(const struct vmx *vmx)
-{
-    return 512 * ((uint32_t)bits_get(vmx->caps->misc, 27, 25) + 1);
-}
+static uint32_t longest_list(const struct vmx *vmx) { return 512 * ((uint32_t)bits_get(vmx->caps->misc, 27, 25) + 1); }
 
 static bool may_load(uint32_t index)
 {
-    return index != MSR_FS_BASE && index != MSR_GS_BASE && (index & ~0xFFu) != MSR_X2APIC_FIRST && index != MSR_SMM_MONITOR_CTL &&
-           index != MSR_BIOS_UPDT_TRIG;
+    return index != MSR_FS_BASE && index != MSR_GS_BASE && (index & ~0xFFu) != MSR_X2APIC_FIRST &&
+           index != MSR_SMM_MONITOR_CTL && index != MSR_BIOS_UPDT_TRIG;
 }
 
-static bool may_store(uint32_t index)
-{
-    return (index & ~0xFFu) != MSR_X2APIC_FIRST && index != MSR_SMBASE;
-}
+static bool may_store(uint32_t index) { return (index & ~0xFFu) != MSR_X2APIC_FIRST && index != MSR_SMBASE; }
 
 uint32_t msr_list_load(struct cpu *cpu, hpa_t address, uint32_t count)
 {

@@ -17,47 +17,52 @@ enum vmx_timing {
 // Interruption information as three fields of the VMCS have it (SDM 3C 25.8.3, 25.9.2, 25.9.3):
 //    31    30      13   12    11      10:8   7:0
 //   valid |  0 ...  0 | NMI | error | type | vector         NMI: "NMI unblocking due to IRET", VM-exit interruption information only
-#define INTERRUPTION_VECTOR BITS(7, 0)
-#define INTERRUPTION_TYPE_SHIFT 8
-#define INTERRUPTION_ERROR_CODE BIT(11)
+#define INTERRUPTION_VECTOR        BITS(7, 0)
+#define INTERRUPTION_TYPE_SHIFT    8
+#define INTERRUPTION_ERROR_CODE    BIT(11)
 #define INTERRUPTION_NMI_UNBLOCKED BIT(12)
-#define INTERRUPTION_VALID BIT(31)
+#define INTERRUPTION_VALID         BIT(31)
 
 // Pending debug exceptions (SDM 3C 25.4.2): 3:0 breakpoints met.
-#define PENDING_DEBUG_ENABLED BIT(12)    // one of them is enabled in DR7
-#define PENDING_DEBUG_BS BIT(14)         // a single step
+#define PENDING_DEBUG_ENABLED BIT(12) // one of them is enabled in DR7
+#define PENDING_DEBUG_BS      BIT(14) // a single step
 
-#define DEBUGCTL_BTF BIT(1)              // IA32_DEBUGCTL: single-step on branches
+#define DEBUGCTL_BTF BIT(1) // IA32_DEBUGCTL: single-step on branches
 
 #define EXIT_REASON_ENTRY_FAILURE BIT(31)
-#define EPT_QUAL_NMI_UNBLOCKED BIT(12)
+#define EPT_QUAL_NMI_UNBLOCKED    BIT(12)
 
 // IA32_VMX_MISC
 #define VMX_MISC_TIMER_SHIFT BITS(4, 0)
-#define VMX_MISC_STORE_LMA BIT(5)        // VM exits store EFER.LMA into "IA-32e mode guest"
-#define VMX_MISC_VMWRITE_ALL BIT(29)     // VMWRITE may write VM-exit information fields
+#define VMX_MISC_STORE_LMA   BIT(5)  // VM exits store EFER.LMA into "IA-32e mode guest"
+#define VMX_MISC_VMWRITE_ALL BIT(29) // VMWRITE may write VM-exit information fields
 
 // IA32_VMX_EPT_VPID_CAP
-#define EPT_CAP_WALK_4 BIT(6)
-#define EPT_CAP_WALK_5 BIT(7)
-#define EPT_CAP_UC BIT(8)
-#define EPT_CAP_WB BIT(14)
-#define EPT_CAP_INVEPT BIT(20)
-#define EPT_CAP_ACCESSED_DIRTY BIT(21)
-#define EPT_CAP_INVEPT_TYPE_BIT 24       // type 1: bit 25, type 2: bit 26
-#define EPT_CAP_INVVPID BIT(32)
-#define EPT_CAP_INVVPID_TYPE_BIT 40      // type 0: bit 40 ... type 3: bit 43
+#define EPT_CAP_WALK_4           BIT(6)
+#define EPT_CAP_WALK_5           BIT(7)
+#define EPT_CAP_UC               BIT(8)
+#define EPT_CAP_WB               BIT(14)
+#define EPT_CAP_INVEPT           BIT(20)
+#define EPT_CAP_ACCESSED_DIRTY   BIT(21)
+#define EPT_CAP_INVEPT_TYPE_BIT  24 // type 1: bit 25, type 2: bit 26
+#define EPT_CAP_INVVPID          BIT(32)
+#define EPT_CAP_INVVPID_TYPE_BIT 40 // type 0: bit 40 ... type 3: bit 43
 
 // IA32_FEATURE_CONTROL
-#define FEATURE_CONTROL_LOCK BIT(0)
-#define FEATURE_CONTROL_VMXON BIT(2)     // outside SMX
+#define FEATURE_CONTROL_LOCK  BIT(0)
+#define FEATURE_CONTROL_VMXON BIT(2) // outside SMX
 
 #define VMX_BASIC_32BIT_ADDRESSES BIT(48)
-#define VMX_BASIC_INS_OUTS BIT(54)       // VM-exit instruction information is given for INS and OUTS
+#define VMX_BASIC_INS_OUTS        BIT(54) // VM-exit instruction information is given for INS and OUTS
 
 // VMX-abort indicators (SDM 3C 28.7 "VMX Aborts").
 enum vmx_abort {
-    ABORT_MSR_STORE = 1, ABORT_HOST_PDPTE = 2, ABORT_VMCS_CORRUPT = 3, ABORT_MSR_LOAD = 4, ABORT_MACHINE_CHECK = 5, ABORT_HOST_NOT_64BIT = 6
+    ABORT_MSR_STORE = 1,
+    ABORT_HOST_PDPTE = 2,
+    ABORT_VMCS_CORRUPT = 3,
+    ABORT_MSR_LOAD = 4,
+    ABORT_MACHINE_CHECK = 5,
+    ABORT_HOST_NOT_64BIT = 6
 };
 
 // What RFLAGS.RF the guest-state area receives (SDM 3C 28.3.3 "Saving RIP, RSP, RFLAGS, and SSP").
@@ -67,26 +72,28 @@ enum saved_rf { RF_AS_IT_IS, RF_CLEAR, RF_SET };
 struct vm_exit {
     enum vmx_exit_reason reason;
     enum saved_rf rf;
-    bool saves_pending_debug;          // the pending debug exceptions go to the guest-state area even without MOV SS blocking
-    bool is_debug_exception;           // a #DB: they do not
+    bool saves_pending_debug; // the pending debug exceptions go to the guest-state area even without MOV SS blocking
+    bool is_debug_exception;  // a #DB: they do not
     uint32_t interruption_info, interruption_error_code;
     uint64_t qualification;
-    const struct event *during;        // the exit interrupts the delivery of this event
+    const struct event *during; // the exit interrupts the delivery of this event
 };
 
 // Exits. All return EXEC_VMEXIT, or EXEC_STOP after a VMX abort.
 enum exec_result vmx_exit(struct cpu *cpu, const struct vm_exit *exit);
 // Caused by an instruction, RIP at its start: instruction length recorded, RF saved as 0.
-enum exec_result vmx_exit_instruction(struct cpu *cpu, const struct insn *in, enum vmx_exit_reason reason, uint64_t qualification);
+enum exec_result vmx_exit_instruction(struct cpu *cpu, const struct insn *in, enum vmx_exit_reason reason,
+                                      uint64_t qualification);
 // The same with VM-exit instruction information, which the caller composes from instruction_info.c's functions.
-enum exec_result vmx_exit_instruction_info(struct cpu *cpu, const struct insn *in, enum vmx_exit_reason reason, uint64_t qualification,
-                                           uint32_t information);
+enum exec_result vmx_exit_instruction_info(struct cpu *cpu, const struct insn *in, enum vmx_exit_reason reason,
+                                           uint64_t qualification, uint32_t information);
 // A VM-entry failure (reason 33, 34 or 41): loads host state only.
 enum exec_result vmx_entry_failure(struct cpu *cpu, enum vmx_exit_reason reason, uint64_t qualification);
 
 // VM-exit instruction information (SDM 3C 28.2.5) and the displacement that such exits have as qualification. RIP at the instruction.
-uint32_t instruction_information(const struct insn *in);            // address size, segment, base, index, scale; register form: bit 10, Reg1
-uint32_t instruction_information_reg2(const struct insn *in);       // the same with ModRM.reg as Reg2 in 31:28
+uint32_t instruction_information(
+    const struct insn *in); // address size, segment, base, index, scale; register form: bit 10, Reg1
+uint32_t instruction_information_reg2(const struct insn *in); // the same with ModRM.reg as Reg2 in 31:28
 uint64_t instruction_displacement(const struct cpu *cpu, const struct insn *in);
 
 // VM entry for VMLAUNCH and VMRESUME, from the basic checks on; CPL and operation mode are checked, RIP is at the instruction.
@@ -96,7 +103,8 @@ enum exec_result vmx_enter(struct cpu *cpu, const struct insn *in, bool launch);
 enum exec_result vmx_succeed(struct cpu *cpu, const struct insn *in);
 enum exec_result vmx_fail_invalid(struct cpu *cpu, const struct insn *in);
 enum exec_result vmx_fail_valid(struct cpu *cpu, const struct insn *in, unsigned error);
-enum exec_result vmx_fail(struct cpu *cpu, const struct insn *in, unsigned error); // Valid if there is a current VMCS, else Invalid
+enum exec_result vmx_fail(struct cpu *cpu, const struct insn *in,
+                          unsigned error); // Valid if there is a current VMCS, else Invalid
 
 enum exec_result vmx_instruction(struct cpu *cpu, const struct insn *in);
 
@@ -117,10 +125,11 @@ uint64_t intercept_guest_tsc(const struct cpu *cpu, uint64_t tsc);
 // events.c: exits of events, injection, what is to be looked at between instructions.
 enum exec_result event_exception(struct cpu *cpu, const struct event *event, const struct event *during);
 enum exec_result event_triple_fault(struct cpu *cpu);
-enum exec_result event_task_switch(struct cpu *cpu, uint16_t selector, unsigned source, unsigned length, const struct event *during);
+enum exec_result event_task_switch(struct cpu *cpu, uint16_t selector, unsigned source, unsigned length,
+                                   const struct event *during);
 enum exec_result event_boundary(struct cpu *cpu);
 enum exec_result event_inject(struct cpu *cpu, uint32_t interruption_info);
-void event_arm(struct cpu *cpu);                  // sets or clears PENDING_VMX
+void event_arm(struct cpu *cpu); // sets or clears PENDING_VMX
 void preemption_timer_start(struct cpu *cpu, uint32_t value);
 uint32_t preemption_timer_value(const struct cpu *cpu);
 

@@ -3,7 +3,7 @@
 
 #include "vmx_fixture.h"
 
-#define ENTRY_FAILURE 0x80000000u
+#define ENTRY_FAILURE        0x80000000u
 #define INJECT(type, vector) (0x80000000u | ((type) << 8) | (vector))
 
 static struct fixture *f;
@@ -91,7 +91,8 @@ START_TEST(invalid_guest_state_loads_host_state)
     fixture_vmlaunch(f);
     expect_entry_failure(EXIT_ENTRY_FAIL_GUEST_STATE, 0);
     ck_assert_int_ge(f->vmx.last_failure.check_id, 0);
-    ck_assert_uint_eq(fixture_get(f, VMCS_ENTRY_INTERRUPTION_INFO), INJECT(3, 6)); // only a VM exit clears the valid bit
+    ck_assert_uint_eq(fixture_get(f, VMCS_ENTRY_INTERRUPTION_INFO),
+                      INJECT(3, 6)); // only a VM exit clears the valid bit
     ck_assert_uint_eq(fixture_get(f, VMCS_GUEST_RFLAGS), 0);
     ck_assert_uint_eq(f->vmx.entry_failures, 1);
 }

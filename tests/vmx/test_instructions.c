@@ -3,12 +3,12 @@
 
 #include "vmx_fixture.h"
 
-#define ENCODING_GUEST_RIP 0x681E
-#define ENCODING_EXIT_REASON 0x4402
-#define ENCODING_LINK_POINTER 0x2800
+#define ENCODING_GUEST_RIP         0x681E
+#define ENCODING_EXIT_REASON       0x4402
+#define ENCODING_LINK_POINTER      0x2800
 #define ENCODING_GUEST_ES_SELECTOR 0x0800
-#define ENCODING_ERROR 0x4400
-#define ENCODING_NONE 0x6FFE
+#define ENCODING_ERROR             0x4400
+#define ENCODING_NONE              0x6FFE
 
 static struct fixture *f;
 
@@ -121,8 +121,9 @@ END_TEST
 START_TEST(vmx_instructions_outside_vmx_operation_are_ud)
 {
     static const uint8_t code[][5] = {
-        {3, 0x0F, 0xC7, 0x33}, {4, 0x66, 0x0F, 0xC7, 0x33}, {3, 0x0F, 0xC7, 0x3B}, {3, 0x0F, 0x78, 0xC8}, {3, 0x0F, 0x79, 0xC8},
-        {3, 0x0F, 0x01, 0xC1}, {3, 0x0F, 0x01, 0xC2},       {3, 0x0F, 0x01, 0xC3}, {3, 0x0F, 0x01, 0xC4}, {3, 0x0F, 0x01, 0xD4},
+        {3, 0x0F, 0xC7, 0x33}, {4, 0x66, 0x0F, 0xC7, 0x33}, {3, 0x0F, 0xC7, 0x3B}, {3, 0x0F, 0x78, 0xC8},
+        {3, 0x0F, 0x79, 0xC8}, {3, 0x0F, 0x01, 0xC1},       {3, 0x0F, 0x01, 0xC2}, {3, 0x0F, 0x01, 0xC3},
+        {3, 0x0F, 0x01, 0xC4}, {3, 0x0F, 0x01, 0xD4},
     };
     f->cpu.regs[REG_RBX] = AT_OPERAND;
     for (unsigned i = 0; i < sizeof code / sizeof code[0]; i++) {
@@ -232,12 +233,11 @@ END_TEST
 
 START_TEST(vmwrite_then_vmread_by_width)
 {
-    static const struct { uint64_t encoding, reads; } rows[] = {
-        {ENCODING_GUEST_RIP, 0x1122334455667788},
-        {ENCODING_GUEST_ES_SELECTOR, 0x7788},
-        {0x4012, 0x55667788},
-        {ENCODING_LINK_POINTER, 0x1122334455667788},
-        {ENCODING_LINK_POINTER + 1, 0x55667788},
+    static const struct {
+        uint64_t encoding, reads;
+    } rows[] = {
+        {ENCODING_GUEST_RIP, 0x1122334455667788},    {ENCODING_GUEST_ES_SELECTOR, 0x7788},    {0x4012, 0x55667788},
+        {ENCODING_LINK_POINTER, 0x1122334455667788}, {ENCODING_LINK_POINTER + 1, 0x55667788},
     };
     uint64_t value;
     fixture_vmxon(f, AT_VMXON);
@@ -255,7 +255,8 @@ END_TEST
 
 START_TEST(unsupported_fields_fail_with_12)
 {
-    static const uint64_t bad[] = {ENCODING_NONE, ENCODING_GUEST_RIP + 1, ENCODING_GUEST_RIP | 0x8000, ((uint64_t)1 << 32) | ENCODING_GUEST_RIP, 0x482C};
+    static const uint64_t bad[] = {ENCODING_NONE, ENCODING_GUEST_RIP + 1, ENCODING_GUEST_RIP | 0x8000,
+                                   ((uint64_t)1 << 32) | ENCODING_GUEST_RIP, 0x482C};
     uint64_t value;
     fixture_vmxon(f, AT_VMXON);
     fixture_vmptrld(f, AT_VMCS);
@@ -412,12 +413,20 @@ END_TEST
 
 START_TEST(vmx_instructions_in_non_root_exit_even_at_cpl3)
 {
-    static const struct { uint8_t length, code[5]; enum vmx_exit_reason reason; } rows[] = {
-        {3, {0x0F, 0x01, 0xC1}, EXIT_VMCALL},         {3, {0x0F, 0x01, 0xC2}, EXIT_VMLAUNCH},
-        {3, {0x0F, 0x01, 0xC3}, EXIT_VMRESUME},       {3, {0x0F, 0x01, 0xC4}, EXIT_VMXOFF},
-        {4, {0x0F, 0xC7, 0x73, 0x10}, EXIT_VMPTRLD},  {4, {0x0F, 0xC7, 0x7B, 0x10}, EXIT_VMPTRST},
-        {5, {0x66, 0x0F, 0xC7, 0x73, 0x10}, EXIT_VMCLEAR}, {5, {0xF3, 0x0F, 0xC7, 0x73, 0x10}, EXIT_VMXON},
-        {4, {0x0F, 0x78, 0x4B, 0x10}, EXIT_VMREAD},   {4, {0x0F, 0x79, 0x4B, 0x10}, EXIT_VMWRITE},
+    static const struct {
+        uint8_t length, code[5];
+        enum vmx_exit_reason reason;
+    } rows[] = {
+        {3, {0x0F, 0x01, 0xC1}, EXIT_VMCALL},
+        {3, {0x0F, 0x01, 0xC2}, EXIT_VMLAUNCH},
+        {3, {0x0F, 0x01, 0xC3}, EXIT_VMRESUME},
+        {3, {0x0F, 0x01, 0xC4}, EXIT_VMXOFF},
+        {4, {0x0F, 0xC7, 0x73, 0x10}, EXIT_VMPTRLD},
+        {4, {0x0F, 0xC7, 0x7B, 0x10}, EXIT_VMPTRST},
+        {5, {0x66, 0x0F, 0xC7, 0x73, 0x10}, EXIT_VMCLEAR},
+        {5, {0xF3, 0x0F, 0xC7, 0x73, 0x10}, EXIT_VMXON},
+        {4, {0x0F, 0x78, 0x4B, 0x10}, EXIT_VMREAD},
+        {4, {0x0F, 0x79, 0x4B, 0x10}, EXIT_VMWRITE},
     };
     fixture_prepare_guest(f);
     for (unsigned cpl = 0; cpl < 4; cpl += 3) {
@@ -448,15 +457,15 @@ START_TEST(instruction_information_names_the_operands)
     RUN(f, 0x64, 0x46, 0x0F, 0x78, 0x54, 0x8B, 0x10);
     fixture_expect_exit(f, EXIT_VMREAD);
     uint64_t info = fixture_get(f, VMCS_EXIT_INSTRUCTION_INFO);
-    ck_assert_uint_eq(info & 3, 2);            // scale
-    ck_assert_uint_eq(info >> 7 & 7, 2);       // 64-bit addresses
-    ck_assert_uint_eq(info >> 10 & 1, 0);      // memory
+    ck_assert_uint_eq(info & 3, 2);       // scale
+    ck_assert_uint_eq(info >> 7 & 7, 2);  // 64-bit addresses
+    ck_assert_uint_eq(info >> 10 & 1, 0); // memory
     ck_assert_uint_eq(info >> 15 & 7, SEG_FS);
-    ck_assert_uint_eq(info >> 18 & 15, 9);     // index
+    ck_assert_uint_eq(info >> 18 & 15, 9); // index
     ck_assert_uint_eq(info >> 22 & 1, 0);
     ck_assert_uint_eq(info >> 23 & 15, REG_RBX);
     ck_assert_uint_eq(info >> 27 & 1, 0);
-    ck_assert_uint_eq(info >> 28, 10);         // Reg2
+    ck_assert_uint_eq(info >> 28, 10); // Reg2
 
     fixture_enter_guest(f);
     f->cpu.regs[REG_RIP] = AT_GUEST_CODE;

@@ -37,7 +37,13 @@ static const struct row rows[] = {
     {"mov dr3", 3, {0x0F, 0x23, 0xD8}, PRIMARY, PRIMARY_MOV_DR_EXITING, EXIT_MOV_DR, 3},
     {"mov from dr3", 4, {0x41, 0x0F, 0x21, 0xD9}, PRIMARY, PRIMARY_MOV_DR_EXITING, EXIT_MOV_DR, 3 | 0x10 | 0x900},
     {"mov cr3", 3, {0x0F, 0x22, 0xD9}, PRIMARY, PRIMARY_CR3_LOAD_EXITING, EXIT_CR_ACCESS, 3 | (REG_RCX << 8)},
-    {"mov from cr3", 3, {0x0F, 0x20, 0xDA}, PRIMARY, PRIMARY_CR3_STORE_EXITING, EXIT_CR_ACCESS, 3 | 0x10 | (REG_RDX << 8)},
+    {"mov from cr3",
+     3,
+     {0x0F, 0x20, 0xDA},
+     PRIMARY,
+     PRIMARY_CR3_STORE_EXITING,
+     EXIT_CR_ACCESS,
+     3 | 0x10 | (REG_RDX << 8)},
     {"in al, dx", 1, {0xEC}, PRIMARY, PRIMARY_UNCONDITIONAL_IO_EXITING, EXIT_IO_INSTRUCTION, 0x00800008},
     {"out 71h, eax", 2, {0xE7, 0x71}, PRIMARY, PRIMARY_UNCONDITIONAL_IO_EXITING, EXIT_IO_INSTRUCTION, 0x00710043},
     {"sgdt", 3, {0x0F, 0x01, 0x03}, SECONDARY, SECONDARY_DESCRIPTOR_TABLE_EXITING, EXIT_GDTR_IDTR_ACCESS, 0},
@@ -224,7 +230,7 @@ START_TEST(msr_bitmaps)
 {
     fixture_set(f, VMCS_PRIMARY_PROC_BASED_CONTROLS, PRIMARY_USE_MSR_BITMAPS);
     fixture_put(f, VMCS_MSR_BITMAP, AT_MSR_BITMAP);
-    fixture_write(f, AT_MSR_BITMAP + 0x400 + 0x81 / 8, 1u << 1, 1);         // reads of C0000081H
+    fixture_write(f, AT_MSR_BITMAP + 0x400 + 0x81 / 8, 1u << 1, 1);            // reads of C0000081H
     fixture_write(f, AT_MSR_BITMAP + 0x800 + 0x174 / 8, 1u << (0x174 & 7), 1); // writes of 174H
     fixture_enter_guest(f);
     f->cpu.regs[REG_RCX] = 0x174;

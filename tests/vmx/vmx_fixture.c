@@ -8,13 +8,16 @@
 #include "cpu/profile.h"
 
 #define ACCESS_CODE64 0xA09Bu
-#define ACCESS_DATA 0xC093u
-#define ACCESS_TSS 0x8Bu
+#define ACCESS_DATA   0xC093u
+#define ACCESS_TSS    0x8Bu
 
 static int acknowledge(void *owner) { return ((struct fixture *)owner)->acknowledged; }
 static bool line_asserted(void *owner) { return ((struct fixture *)owner)->interrupt_line; }
 
-void fixture_write(struct fixture *f, hpa_t address, uint64_t value, unsigned size) { bus_write(&f->bus, address, size, value); }
+void fixture_write(struct fixture *f, hpa_t address, uint64_t value, unsigned size)
+{
+    bus_write(&f->bus, address, size, value);
+}
 uint64_t fixture_read(struct fixture *f, hpa_t address, unsigned size) { return bus_read(&f->bus, address, size); }
 
 static void make_tables(struct fixture *f)
@@ -30,7 +33,8 @@ static void make_tables(struct fixture *f)
     fixture_write(f, AT_GDT + (SELECTOR_USER_DATA & ~7u), 0x00CFF3000000FFFF, 8);
     fixture_write(f, AT_TSS + 4, AT_HOST_STACK, 8);
     for (unsigned v = 0; v < 256; v++) {
-        fixture_write(f, AT_IDT + 16 * v, (uint64_t)(AT_HANDLERS + 16 * v) | ((uint64_t)SELECTOR_CODE << 16) | (0xEE00ull << 32), 8);
+        fixture_write(f, AT_IDT + 16 * v,
+                      (uint64_t)(AT_HANDLERS + 16 * v) | ((uint64_t)SELECTOR_CODE << 16) | (0xEE00ull << 32), 8);
         fixture_write(f, AT_IDT + 16 * v + 8, 0, 8);
     }
     for (unsigned i = 0; i < 0x1000; i += 8)
@@ -39,17 +43,21 @@ static void make_tables(struct fixture *f)
 
 static void enter_long_mode(struct cpu *cpu)
 {
-    cpu->segments[SEG_CS] = (struct segment){.selector = SELECTOR_CODE, .limit = UINT32_MAX, .access_rights = ACCESS_CODE64};
+    cpu->segments[SEG_CS] =
+        (struct segment){.selector = SELECTOR_CODE, .limit = UINT32_MAX, .access_rights = ACCESS_CODE64};
     for (unsigned s = SEG_ES; s <= SEG_GS; s++) {
         if (s != SEG_CS)
-            cpu->segments[s] = (struct segment){.selector = SELECTOR_DATA, .limit = UINT32_MAX, .access_rights = ACCESS_DATA};
+            cpu->segments[s] =
+                (struct segment){.selector = SELECTOR_DATA, .limit = UINT32_MAX, .access_rights = ACCESS_DATA};
     }
-    cpu->segments[SEG_TR] = (struct segment){.selector = SELECTOR_TSS, .base = AT_TSS, .limit = 0x67, .access_rights = ACCESS_TSS};
+    cpu->segments[SEG_TR] =
+        (struct segment){.selector = SELECTOR_TSS, .base = AT_TSS, .limit = 0x67, .access_rights = ACCESS_TSS};
     cpu->gdtr = (struct descriptor_table){.base = AT_GDT, .limit = 0x3F};
     cpu->idtr = (struct descriptor_table){.base = AT_IDT, .limit = 0xFFF};
     cpu->regs[REG_RIP] = AT_HOST_CODE;
     cpu->regs[REG_RSP] = AT_HOST_STACK;
-    cpu_load_control_registers(cpu, CR0_PE | CR0_PG | CR0_NE | CR0_ET, AT_PAGE_TABLES, CR4_PAE | CR4_VMXE, EFER_LME | EFER_LMA);
+    cpu_load_control_registers(cpu, CR0_PE | CR0_PG | CR0_NE | CR0_ET, AT_PAGE_TABLES, CR4_PAE | CR4_VMXE,
+                               EFER_LME | EFER_LMA);
     cpu_update_mode(cpu);
 }
 
@@ -83,10 +91,7 @@ void fixture_destroy(struct fixture *f)
     free(f);
 }
 
-enum exec_result fixture_step(struct fixture *f)
-{
-    return cpu_run(&f->cpu, cpu_now(&f->cpu) + 1000000, true);
-}
+enum exec_result fixture_step(struct fixture *f) { return cpu_run(&f->cpu, cpu_now(&f->cpu) + 1000000, true); }
 
 enum exec_result fixture_run(struct fixture *f, const uint8_t *bytes, size_t length)
 {
@@ -149,13 +154,22 @@ enum exec_result fixture_vmwrite(struct fixture *f, uint64_t encoding, uint64_t 
     return RUN(f, 0x0F, 0x79, 0xC8);
 }
 
-uint64_t fixture_get(struct fixture *f, enum vmcs_field field) { return vmcs_get(vmcs_region_at(&f->memory, AT_VMCS), field); }
+uint64_t fixture_get(struct fixture *f, enum vmcs_field field)
+{
+    return vmcs_get(vmcs_region_at(&f->memory, AT_VMCS), field);
+}
 void fixture_put(struct fixture *f, enum vmcs_field field, uint64_t value)
 {
     vmcs_put(vmcs_region_at(&f->memory, AT_VMCS), field, value);
 }
-void fixture_set(struct fixture *f, enum vmcs_field field, uint64_t bits) { fixture_put(f, field, fixture_get(f, field) | bits); }
-void fixture_clear(struct fixture *f, enum vmcs_field field, uint64_t bits) { fixture_put(f, field, fixture_get(f, field) & ~bits); }
+void fixture_set(struct fixture *f, enum vmcs_field field, uint64_t bits)
+{
+    fixture_put(f, field, fixture_get(f, field) | bits);
+}
+void fixture_clear(struct fixture *f, enum vmcs_field field, uint64_t bits)
+{
+    fixture_put(f, field, fixture_get(f, field) & ~bits);
+}
 
 static void put_host_state(struct fixture *f)
 {
@@ -232,7 +246,8 @@ void fixture_enter_guest(struct fixture *f)
         fixture_vmresume(f);
     else
         fixture_vmlaunch(f);
-    ck_assert_msg(f->cpu.non_root, "VM entry failed: check %d, error %u", f->vmx.last_failure.check_id, f->vmx.last_failure.instruction_error);
+    ck_assert_msg(f->cpu.non_root, "VM entry failed: check %d, error %u", f->vmx.last_failure.check_id,
+                  f->vmx.last_failure.instruction_error);
 }
 
 void fixture_enable_secondary(struct fixture *f, uint32_t bits)
@@ -260,7 +275,9 @@ void fixture_expect_exit(struct fixture *f, enum vmx_exit_reason reason)
 
 void fixture_set_cpl3(struct fixture *f)
 {
-    f->cpu.segments[SEG_CS] = (struct segment){.selector = SELECTOR_USER_CODE, .limit = UINT32_MAX, .access_rights = ACCESS_CODE64 | 0x60};
-    f->cpu.segments[SEG_SS] = (struct segment){.selector = SELECTOR_USER_DATA, .limit = UINT32_MAX, .access_rights = ACCESS_DATA | 0x60};
+    f->cpu.segments[SEG_CS] =
+        (struct segment){.selector = SELECTOR_USER_CODE, .limit = UINT32_MAX, .access_rights = ACCESS_CODE64 | 0x60};
+    f->cpu.segments[SEG_SS] =
+        (struct segment){.selector = SELECTOR_USER_DATA, .limit = UINT32_MAX, .access_rights = ACCESS_DATA | 0x60};
     cpu_update_mode(&f->cpu);
 }

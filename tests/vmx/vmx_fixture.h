@@ -11,30 +11,36 @@
 #include "vmx/controls.h"
 #include "vmx/vmx.h"
 
-#define FIXTURE_MEMORY (16u << 20)
-#define AT_PAGE_TABLES 0x1000u
-#define AT_GDT 0x5000u
-#define AT_TSS 0x6000u
-#define AT_IDT 0x7000u
-#define AT_EPT 0x8000u          // four tables
-#define AT_HANDLERS 0xD000u     // vector v: 16 bytes at AT_HANDLERS + 16 v, all NOPs
-#define AT_HOST_CODE 0x10000u
-#define AT_HOST_RIP 0x11000u    // where VM exits lead
-#define AT_GUEST_CODE 0x20000u
-#define AT_VMXON 0x30000u
-#define AT_VMCS 0x31000u
-#define AT_OTHER_VMCS 0x32000u
-#define AT_BITMAP_A 0x33000u
-#define AT_BITMAP_B 0x34000u
-#define AT_MSR_BITMAP 0x35000u
-#define AT_MSR_LIST 0x36000u
+#define FIXTURE_MEMORY  (16u << 20)
+#define AT_PAGE_TABLES  0x1000u
+#define AT_GDT          0x5000u
+#define AT_TSS          0x6000u
+#define AT_IDT          0x7000u
+#define AT_EPT          0x8000u // four tables
+#define AT_HANDLERS     0xD000u // vector v: 16 bytes at AT_HANDLERS + 16 v, all NOPs
+#define AT_HOST_CODE    0x10000u
+#define AT_HOST_RIP     0x11000u // where VM exits lead
+#define AT_GUEST_CODE   0x20000u
+#define AT_VMXON        0x30000u
+#define AT_VMCS         0x31000u
+#define AT_OTHER_VMCS   0x32000u
+#define AT_BITMAP_A     0x33000u
+#define AT_BITMAP_B     0x34000u
+#define AT_MSR_BITMAP   0x35000u
+#define AT_MSR_LIST     0x36000u
 #define AT_VIRTUAL_APIC 0x37000u
-#define AT_OPERAND 0x38000u     // memory operands
-#define AT_HOST_STACK 0x50000u
-#define AT_GUEST_STACK 0x60000u
-#define NO_RAM 0x80000000u      // page-aligned, within MAXPHYADDR, nothing there
+#define AT_OPERAND      0x38000u // memory operands
+#define AT_HOST_STACK   0x50000u
+#define AT_GUEST_STACK  0x60000u
+#define NO_RAM          0x80000000u // page-aligned, within MAXPHYADDR, nothing there
 
-enum { SELECTOR_CODE = 0x08, SELECTOR_DATA = 0x10, SELECTOR_TSS = 0x18, SELECTOR_USER_CODE = 0x2B, SELECTOR_USER_DATA = 0x33 };
+enum {
+    SELECTOR_CODE = 0x08,
+    SELECTOR_DATA = 0x10,
+    SELECTOR_TSS = 0x18,
+    SELECTOR_USER_CODE = 0x2B,
+    SELECTOR_USER_DATA = 0x33
+};
 
 enum vmx_outcome { OUTCOME_SUCCEED, OUTCOME_FAIL_INVALID, OUTCOME_FAIL_VALID, OUTCOME_OTHER };
 
@@ -44,7 +50,7 @@ struct fixture {
     struct cpu cpu;
     struct vmx vmx;
     struct vmx_caps caps;
-    int acknowledged;       // vector that interrupt_acknowledge returns; -1: none
+    int acknowledged; // vector that interrupt_acknowledge returns; -1: none
     bool interrupt_line;
 };
 
@@ -70,7 +76,7 @@ enum exec_result fixture_vmclear(struct fixture *f, uint64_t address);
 enum exec_result fixture_vmptrld(struct fixture *f, uint64_t address);
 enum exec_result fixture_vmlaunch(struct fixture *f);
 enum exec_result fixture_vmresume(struct fixture *f);
-enum exec_result fixture_vmread(struct fixture *f, uint64_t encoding, uint64_t *value);   // VMREAD RAX, RCX
+enum exec_result fixture_vmread(struct fixture *f, uint64_t encoding, uint64_t *value); // VMREAD RAX, RCX
 enum exec_result fixture_vmwrite(struct fixture *f, uint64_t encoding, uint64_t value);
 
 // VMXON, a clear current VMCS at AT_VMCS, filled so that VM entry succeeds into 64-bit guest code at AT_GUEST_CODE.
