@@ -65,8 +65,8 @@ ALWAYS_INLINE bool from_general_work(struct cpu *cpu, const struct insn *in, uns
 }
 
 #define WORK(name, call)                                                                      \
-    static NOINLINE bool work_##name(struct cpu *cpu, const struct insn *in) { return call; } \
-    enum exec_result exec_##name(struct cpu *cpu, const struct insn *in) { return exec_complete(cpu, in, work_##name(cpu, in)); }
+    NEVER_INLINE bool work_##name(struct cpu *cpu, const struct insn *in) { return call; } \
+    enum exec_result exec_##name(struct cpu *cpu, const struct insn *in) { return sse_complete(cpu, in, work_##name(cpu, in)); }
 #define TO_GENERAL(name, bits, truncate) WORK(name, to_general_work(cpu, in, bits, truncate))
 #define FROM_GENERAL(name, bits) WORK(name, from_general_work(cpu, in, bits))
 #define SCALAR(name, from, to) WORK(name, convert_work(cpu, in, from, to, 1, bits_of(from) / 8, true))

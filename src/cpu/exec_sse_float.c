@@ -182,8 +182,8 @@ ALWAYS_INLINE bool approximation_work(struct cpu *cpu, const struct insn *in, ui
 // ---- Handlers ----
 
 #define WORK(name, call)                                                                      \
-    static NOINLINE bool work_##name(struct cpu *cpu, const struct insn *in) { return call; } \
-    enum exec_result exec_##name(struct cpu *cpu, const struct insn *in) { return exec_complete(cpu, in, work_##name(cpu, in)); }
+    NEVER_INLINE bool work_##name(struct cpu *cpu, const struct insn *in) { return call; } \
+    enum exec_result exec_##name(struct cpu *cpu, const struct insn *in) { return sse_complete(cpu, in, work_##name(cpu, in)); }
 #define ARITHMETIC(name, op, bits, shape) WORK(name, arithmetic_work(cpu, in, op, bits, shape))
 #define COMPARE(name, bits, shape) WORK(name, compare_work(cpu, in, bits, shape))
 #define FLAGS(name, bits, signaling) WORK(name, flags_work(cpu, in, bits, signaling))

@@ -62,11 +62,11 @@ ALWAYS_INLINE bool shift_work(struct cpu *cpu, const struct insn *in, union vec 
 
 #define LANES(name, lane, result) VECTOR(name)
 #define VECTOR(name)                                                                                                     \
-    static NOINLINE bool work_##name(struct cpu *cpu, const struct insn *in) { return sse_binary_work(cpu, in, sse_##name); } \
+    NEVER_INLINE bool work_##name(struct cpu *cpu, const struct insn *in) { return sse_binary_work(cpu, in, sse_##name); } \
     enum exec_result exec_##name(struct cpu *cpu, const struct insn *in) { return sse_binary(cpu, in, sse_##name, work_##name); }
 #define SHIFT(name, lane, limit, beyond, result)                                                                         \
-    static NOINLINE bool work_##name(struct cpu *cpu, const struct insn *in) { return shift_work(cpu, in, sse_##name); } \
-    enum exec_result exec_##name(struct cpu *cpu, const struct insn *in) { return exec_complete(cpu, in, work_##name(cpu, in)); }
+    NEVER_INLINE bool work_##name(struct cpu *cpu, const struct insn *in) { return shift_work(cpu, in, sse_##name); } \
+    enum exec_result exec_##name(struct cpu *cpu, const struct insn *in) { return sse_complete(cpu, in, work_##name(cpu, in)); }
 #include "cpu/sse_integer.def"
 #undef LANES
 #undef VECTOR

@@ -16,15 +16,30 @@ bool sse_refuse(struct cpu *cpu)
 
 bool sse_read_memory(struct cpu *cpu, const struct insn *in, unsigned size, unsigned alignment, union vec *value)
 {
+    gva_t linear;
+    const void *host;
+    value->xmm.hi = 0;
+    if (sse_fast_linear(cpu, in, size == 16 ? alignment : size, &linear) && fast_read(cpu, linear, size, &host)) {
+        if (size == 16)
+            memcpy(value, host, 16);
+        else
+            value->xmm.lo = host_load(host, size);
+        return true;
+    }
     uint64_t offset = exec_offset(cpu, in);
     if (size == 16)
         return mem_read_bytes(cpu, in->segment, offset, value, 16, alignment);
-    value->xmm.hi = 0;
     return mem_read(cpu, in->segment, offset, size, &value->xmm.lo);
 }
 
 bool sse_write_memory(struct cpu *cpu, const struct insn *in, unsigned size, unsigned alignment, const union vec *value)
 {
+    gva_t linear;
+    void *host;
+    if (sse_fast_linear(cpu, in, size == 16 ? alignment : size, &linear) && fast_write(cpu, linear, size, &host)) {
+        memcpy(host, value, size);
+        return true;
+    }
     uint64_t offset = exec_offset(cpu, in);
     if (size == 16)
         return mem_write_bytes(cpu, in->segment, offset, value, 16, alignment);
@@ -33,7 +48,7 @@ bool sse_write_memory(struct cpu *cpu, const struct insn *in, unsigned size, uns
 
 // ---- All 16 bytes ----
 
-static NOINLINE bool move_memory(struct cpu *cpu, const struct insn *in, unsigned alignment)
+NEVER_INLINE bool move_memory(struct cpu *cpu, const struct insn *in, unsigned alignment)
 {
     union vec value;
     if (!sse_check(cpu))
@@ -56,7 +71,7 @@ ALWAYS_INLINE enum exec_result move(struct cpu *cpu, const struct insn *in, unsi
         vec_set(cpu, to, vec_get(cpu, from));
         return exec_next(cpu, in);
     }
-    return exec_complete(cpu, in, move_memory(cpu, in, alignment));
+    return sse_complete(cpu, in, move_memory(cpu, in, alignment));
 }
 
 enum exec_result exec_sse_move_aligned(struct cpu *cpu, const struct insn *in) { return move(cpu, in, 16); }
@@ -65,7 +80,7 @@ enum exec_result exec_sse_move_unaligned(struct cpu *cpu, const struct insn *in)
 // ---- Scalars and halves ----
 
 // MOVSS, MOVSD: from memory zero-extended, between registers merged.
-static NOINLINE bool move_scalar(struct cpu *cpu, const struct insn *in, unsigned size)
+NEVER_INLINE bool move_scalar(struct cpu *cpu, const struct insn *in, unsigned size)
 {
     union vec value;
     if (!sse_check(cpu))
@@ -86,11 +101,11 @@ static NOINLINE bool move_scalar(struct cpu *cpu, const struct insn *in, unsigne
     return true;
 }
 
-enum exec_result exec_movss(struct cpu *cpu, const struct insn *in) { return exec_complete(cpu, in, move_scalar(cpu, in, 4)); }
-enum exec_result exec_movsd_sse(struct cpu *cpu, const struct insn *in) { return exec_complete(cpu, in, move_scalar(cpu, in, 8)); }
+enum exec_result exec_movss(struct cpu *cpu, const struct insn *in) { return sse_complete(cpu, in, move_scalar(cpu, in, 4)); }
+enum exec_result exec_movsd_sse(struct cpu *cpu, const struct insn *in) { return sse_complete(cpu, in, move_scalar(cpu, in, 8)); }
 
 // One half from or to memory, the other half kept.
-static NOINLINE bool move_half(struct cpu *cpu, const struct insn *in, bool high)
+NEVER_INLINE bool move_half(struct cpu *cpu, const struct insn *in, bool high)
 {
     uint64_t *half = high ? &cpu->xmm[in->reg].hi : &cpu->xmm[in->reg].lo;
     uint64_t value;
@@ -104,8 +119,8 @@ static NOINLINE bool move_half(struct cpu *cpu, const struct insn *in, bool high
     return true;
 }
 
-enum exec_result exec_sse_move_low(struct cpu *cpu, const struct insn *in) { return exec_complete(cpu, in, move_half(cpu, in, false)); }
-enum exec_result exec_sse_move_high(struct cpu *cpu, const struct insn *in) { return exec_complete(cpu, in, move_half(cpu, in, true)); }
+enum exec_result exec_sse_move_low(struct cpu *cpu, const struct insn *in) { return sse_complete(cpu, in, move_half(cpu, in, false)); }
+enum exec_result exec_sse_move_high(struct cpu *cpu, const struct insn *in) { return sse_complete(cpu, in, move_half(cpu, in, true)); }
 
 enum exec_result exec_movhlps(struct cpu *cpu, const struct insn *in)
 {
@@ -124,7 +139,7 @@ enum exec_result exec_movlhps(struct cpu *cpu, const struct insn *in)
 }
 
 // MOVQ between XMM registers or with 8 bytes of memory; the upper half becomes 0.
-static NOINLINE bool move_quadword(struct cpu *cpu, const struct insn *in)
+NEVER_INLINE bool move_quadword(struct cpu *cpu, const struct insn *in)
 {
     union vec value;
     if (!sse_check(cpu))
@@ -142,11 +157,11 @@ static NOINLINE bool move_quadword(struct cpu *cpu, const struct insn *in)
     return true;
 }
 
-enum exec_result exec_sse_movq(struct cpu *cpu, const struct insn *in) { return exec_complete(cpu, in, move_quadword(cpu, in)); }
+enum exec_result exec_sse_movq(struct cpu *cpu, const struct insn *in) { return sse_complete(cpu, in, move_quadword(cpu, in)); }
 
 // ---- General registers ----
 
-static NOINLINE bool move_from_general(struct cpu *cpu, const struct insn *in)
+NEVER_INLINE bool move_from_general(struct cpu *cpu, const struct insn *in)
 {
     uint64_t value;
     if (!sse_check(cpu) || !operand_read(cpu, in, insn_size(in), &value))
@@ -155,13 +170,13 @@ static NOINLINE bool move_from_general(struct cpu *cpu, const struct insn *in)
     return true;
 }
 
-static NOINLINE bool move_to_general(struct cpu *cpu, const struct insn *in)
+NEVER_INLINE bool move_to_general(struct cpu *cpu, const struct insn *in)
 {
     return sse_check(cpu) && operand_write(cpu, in, insn_size(in), truncated(cpu->xmm[in->reg].lo, insn_size(in)));
 }
 
-enum exec_result exec_movd(struct cpu *cpu, const struct insn *in) { return exec_complete(cpu, in, move_from_general(cpu, in)); }
-enum exec_result exec_movd_store(struct cpu *cpu, const struct insn *in) { return exec_complete(cpu, in, move_to_general(cpu, in)); }
+enum exec_result exec_movd(struct cpu *cpu, const struct insn *in) { return sse_complete(cpu, in, move_from_general(cpu, in)); }
+enum exec_result exec_movd_store(struct cpu *cpu, const struct insn *in) { return sse_complete(cpu, in, move_to_general(cpu, in)); }
 
 // The sign bits of the lanes of `size` bytes.
 ALWAYS_INLINE unsigned sign_mask(union vec value, unsigned size)
@@ -186,7 +201,7 @@ enum exec_result exec_pmovmskb(struct cpu *cpu, const struct insn *in) { return 
 
 // ---- Byte-masked store ----
 
-static NOINLINE bool masked_store(struct cpu *cpu, const struct insn *in)
+NEVER_INLINE bool masked_store(struct cpu *cpu, const struct insn *in)
 {
     if (!sse_check(cpu))
         return false;
@@ -214,7 +229,7 @@ enum exec_result exec_maskmovdqu(struct cpu *cpu, const struct insn *in)
 
 // ---- MXCSR ----
 
-static NOINLINE bool load_mxcsr(struct cpu *cpu, const struct insn *in)
+NEVER_INLINE bool load_mxcsr(struct cpu *cpu, const struct insn *in)
 {
     uint64_t value;
     if (!sse_check(cpu) || !mem_read(cpu, in->segment, exec_offset(cpu, in), 4, &value))
@@ -227,10 +242,10 @@ static NOINLINE bool load_mxcsr(struct cpu *cpu, const struct insn *in)
     return true;
 }
 
-static NOINLINE bool store_mxcsr(struct cpu *cpu, const struct insn *in)
+NEVER_INLINE bool store_mxcsr(struct cpu *cpu, const struct insn *in)
 {
     return sse_check(cpu) && mem_write(cpu, in->segment, exec_offset(cpu, in), 4, cpu->mxcsr);
 }
 
-enum exec_result exec_ldmxcsr(struct cpu *cpu, const struct insn *in) { return exec_complete(cpu, in, load_mxcsr(cpu, in)); }
-enum exec_result exec_stmxcsr(struct cpu *cpu, const struct insn *in) { return exec_complete(cpu, in, store_mxcsr(cpu, in)); }
+enum exec_result exec_ldmxcsr(struct cpu *cpu, const struct insn *in) { return sse_complete(cpu, in, load_mxcsr(cpu, in)); }
+enum exec_result exec_stmxcsr(struct cpu *cpu, const struct insn *in) { return sse_complete(cpu, in, store_mxcsr(cpu, in)); }

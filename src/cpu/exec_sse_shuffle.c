@@ -31,8 +31,8 @@ ALWAYS_INLINE bool shuffle_work(struct cpu *cpu, const struct insn *in, unsigned
 }
 
 #define SHUFFLE(name, lane, size, index)                                                                                         \
-    static NOINLINE bool work_##name(struct cpu *cpu, const struct insn *in) { return shuffle_work(cpu, in, size, sse_##name); } \
-    enum exec_result exec_##name(struct cpu *cpu, const struct insn *in) { return exec_complete(cpu, in, work_##name(cpu, in)); }
+    NEVER_INLINE bool work_##name(struct cpu *cpu, const struct insn *in) { return shuffle_work(cpu, in, size, sse_##name); } \
+    enum exec_result exec_##name(struct cpu *cpu, const struct insn *in) { return sse_complete(cpu, in, work_##name(cpu, in)); }
 #include "cpu/sse_shuffle.def"
 #undef SHUFFLE
 
@@ -67,9 +67,9 @@ static union vec sse_packssdw(union vec a, union vec b)
     return result;
 }
 
-static NOINLINE bool work_packsswb(struct cpu *cpu, const struct insn *in) { return sse_binary_work(cpu, in, sse_packsswb); }
-static NOINLINE bool work_packuswb(struct cpu *cpu, const struct insn *in) { return sse_binary_work(cpu, in, sse_packuswb); }
-static NOINLINE bool work_packssdw(struct cpu *cpu, const struct insn *in) { return sse_binary_work(cpu, in, sse_packssdw); }
+NEVER_INLINE bool work_packsswb(struct cpu *cpu, const struct insn *in) { return sse_binary_work(cpu, in, sse_packsswb); }
+NEVER_INLINE bool work_packuswb(struct cpu *cpu, const struct insn *in) { return sse_binary_work(cpu, in, sse_packuswb); }
+NEVER_INLINE bool work_packssdw(struct cpu *cpu, const struct insn *in) { return sse_binary_work(cpu, in, sse_packssdw); }
 
 enum exec_result exec_packsswb(struct cpu *cpu, const struct insn *in) { return sse_binary(cpu, in, sse_packsswb, work_packsswb); }
 enum exec_result exec_packuswb(struct cpu *cpu, const struct insn *in) { return sse_binary(cpu, in, sse_packuswb, work_packuswb); }
@@ -77,7 +77,7 @@ enum exec_result exec_packssdw(struct cpu *cpu, const struct insn *in) { return 
 
 // ---- Single words ----
 
-static NOINLINE bool insert_word(struct cpu *cpu, const struct insn *in)
+NEVER_INLINE bool insert_word(struct cpu *cpu, const struct insn *in)
 {
     uint64_t word;
     if (!sse_check(cpu) || !operand_read(cpu, in, 2, &word))
@@ -88,7 +88,7 @@ static NOINLINE bool insert_word(struct cpu *cpu, const struct insn *in)
     return true;
 }
 
-enum exec_result exec_pinsrw(struct cpu *cpu, const struct insn *in) { return exec_complete(cpu, in, insert_word(cpu, in)); }
+enum exec_result exec_pinsrw(struct cpu *cpu, const struct insn *in) { return sse_complete(cpu, in, insert_word(cpu, in)); }
 
 enum exec_result exec_pextrw(struct cpu *cpu, const struct insn *in)
 {

@@ -1,14 +1,12 @@
 // What the SSE handlers (exec_sse_*.c) share: XMM values, the check before every instruction, operands.
 //
-// A handler has a work function that is never inlined: it may pass pointers to its locals, which a handler that ends
-// in a tail call must not. Where the operands are registers and the operation is pure, the handler does without it.
+// A handler has a work function that is never inlined: it may pass pointers to its locals, which a handler that ends in a
+// tail call must not. Where the operands are registers and the operation is pure, the handler does without it.
 #ifndef VMXON_CPU_SSE_H
 #define VMXON_CPU_SSE_H
 
 #include "cpu/exec_fast.h"
 #include "cpu/sse_float.h"
-
-#define NOINLINE __attribute__((noinline))
 
 union vec {
     struct xmm xmm;
@@ -49,6 +47,27 @@ ALWAYS_INLINE void vec_set(struct cpu *cpu, unsigned number, union vec value)
     cpu->xmm[number] = value.xmm;
 }
 
+// Ends a handler whose work function returned `done`. Unlike exec_complete it goes on in the block after an access, too: no
+// local of the handler has its address taken.
+ALWAYS_INLINE enum exec_result sse_complete(struct cpu *cpu, const struct insn *in, bool done)
+{
+    if (unlikely(!done))
+        return exec_fault(cpu, in);
+    if (in->form != FORM_REG && unlikely(cpu->stop_block || cpu->cycles_left < 0))
+        return exec_leave_after(cpu, in);
+    return exec_next(cpu, in);
+}
+
+// The linear address of a memory operand that may be looked up in the fast TLB: no segment or alignment check can fail.
+// alignment: bytes; also of a scalar, so that alignment checks (#AC) are left to the complete way.
+ALWAYS_INLINE bool sse_fast_linear(const struct cpu *cpu, const struct insn *in, unsigned alignment, gva_t *linear)
+{
+    *linear = fast_linear(cpu, in, ADDRESS_GENERAL);
+    bool flat = (cpu->mode & MODE_FLAT) && !(in->flags & INSN_RIP_WRAP) &&
+                (cpu_64bit(cpu) || (in->segment < SEG_FS && in->segment != SEG_CS));
+    return likely(flat && !(*linear & (alignment - 1)));
+}
+
 // The rm operand: an XMM register in full, or `size` bytes of memory (2, 4, 8, 16), zero-extended. alignment: bytes; 1: none.
 bool sse_read_memory(struct cpu *cpu, const struct insn *in, unsigned size, unsigned alignment, union vec *value);
 bool sse_write_memory(struct cpu *cpu, const struct insn *in, unsigned size, unsigned alignment, const union vec *value);
@@ -79,7 +98,7 @@ ALWAYS_INLINE enum exec_result sse_binary(struct cpu *cpu, const struct insn *in
         vec_set(cpu, in->reg, op(vec_get(cpu, in->reg), vec_get(cpu, in->rm)));
         return exec_next(cpu, in);
     }
-    return exec_complete(cpu, in, work(cpu, in));
+    return sse_complete(cpu, in, work(cpu, in));
 }
 
 // ---- Floating point ----

@@ -2,9 +2,8 @@
 //
 // The instructions are found by decoding: every prefix and every opcode of the 0F map whose op has a native handler in
 // op_handlers_sse.def, with a register and with a memory operand.
-#include "cpu/block.h"
+#include "core_fixture.h"
 #include "cpu/mxcsr.h"
-#include "cpu/profile.h"
 #include "cpu/sse.h"
 #include "sse_host.h"
 
@@ -12,7 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { OPERAND = 0x1000, ROUNDS = 3000, ROUNDS_INTEGER = 100, MEMORY_PAGES = 16 };
+enum { OPERAND = 0x8000, ROUNDS = 2000, ROUNDS_INTEGER = 100 };
 
 static exec_fn *const handlers[OP_COUNT] = {
 #define HANDLER(op, function) [OP_##op] = function,
@@ -22,9 +21,8 @@ static exec_fn *const handlers[OP_COUNT] = {
 #undef REFERENCE
 };
 
+static struct core *core;
 static struct cpu *cpu;
-static struct memory memory;
-static struct bus bus;
 
 static uint64_t random_state = 0x9E3779B97F4A7C15;
 
@@ -36,26 +34,25 @@ static uint64_t random_bits(void)
     return random_state * 0x2545F4914F6CDD1D;
 }
 
-// After reset the processor is in real-address mode: linear = offset for DS while its base is 0.
-static void setup(void)
+static void *ram(hpa_t address) { return core->memory.ram + address; }
+
+// 64-bit mode: memory operands take the fast way once the TLB holds their page.
+static void setup_long_mode(void)
 {
-    unsigned count;
-    ck_assert_int_eq(memory_create(&memory, MEMORY_PAGES * PAGE_SIZE), MEMORY_OK);
-    bus_init(&bus, &memory);
-    cpu = aligned_alloc(4096, (sizeof *cpu + 4095) & ~(size_t)4095);
-    ck_assert_ptr_nonnull(cpu);
-    memset(cpu, 0, sizeof *cpu);
-    ck_assert(cpu_init(cpu, &bus, cpu_profiles(&count), 0));
+    core = core_create();
+    cpu = &core->cpu;
     cpu->cr4 |= CR4_OSFXSR | CR4_OSXMMEXCPT;
-    cpu->cr0 &= ~(CR0_EM | CR0_TS);
 }
 
-static void teardown(void)
+// Real-address mode: memory operands take the complete way. Linear = offset, as the base of DS is 0.
+static void setup_real_mode(void)
 {
-    cpu_destroy(cpu);
-    free(cpu);
-    memory_destroy(&memory);
+    setup_long_mode();
+    cpu_reset(cpu, false);
+    cpu->cr4 |= CR4_OSFXSR | CR4_OSXMMEXCPT;
 }
+
+static void teardown(void) { core_destroy(core); }
 
 static enum exec_result stop(struct cpu *c, const struct insn *in)
 {
@@ -76,7 +73,6 @@ static enum exec_result run(const struct insn *in)
         block = calloc(1, sizeof *block + 2 * sizeof *in);
     ck_assert_ptr_nonnull(block);
     block->count = 1;
-    block->valid = 1;
     block->insns[0] = *in;
     block->insns[1].exec = stop;
     cpu->block = block;
@@ -196,8 +192,8 @@ static bool compare_once(const struct example *e)
     before.mxcsr = random_mxcsr();
     uint64_t given[2] = { operand[0], operand[1] };
 
-    uint64_t *ram = (uint64_t *)(void *)memory_host(&memory, OPERAND);
-    memcpy(ram, operand, 16);
+    uint64_t *memory = ram(OPERAND);
+    memcpy(memory, operand, 16);
     cpu->xmm[1] = (struct xmm){ before.xmm1[0], before.xmm1[1] };
     cpu->xmm[2] = (struct xmm){ before.xmm2[0], before.xmm2[1] };
     cpu->regs[REG_RCX] = before.rcx;
@@ -233,8 +229,8 @@ static bool compare_once(const struct example *e)
                   (unsigned long long)host.rdx);
     ck_assert_msg(flags_arithmetic(cpu) == (host.rflags & RFLAGS_ARITHMETIC), "%s: flags %x, host's %llx", text, flags_arithmetic(cpu),
                   (unsigned long long)(host.rflags & RFLAGS_ARITHMETIC));
-    ck_assert_msg(memcmp(ram, operand, 16) == 0, "%s: memory %016llx%016llx, host's %016llx%016llx", text, (unsigned long long)ram[1],
-                  (unsigned long long)ram[0], (unsigned long long)operand[1], (unsigned long long)operand[0]);
+    ck_assert_msg(memcmp(memory, operand, 16) == 0, "%s: memory %016llx%016llx, host's %016llx%016llx", text, (unsigned long long)memory[1],
+                  (unsigned long long)memory[0], (unsigned long long)operand[1], (unsigned long long)operand[0]);
     return true;
 }
 
@@ -378,7 +374,7 @@ static void needs_alignment(const struct insn *in)
 {
     if (in->form != FORM_MEM)
         return;
-    memset(memory_host(&memory, OPERAND), 0, 32);
+    memset(ram(OPERAND), 0, 32);
     cpu->regs[REG_RBX] = OPERAND + 8;
     cpu->mxcsr = 0x1F80;
     struct xmm before = { 0x0123456789ABCDEF, 0xFEDCBA9876543210 };
@@ -403,6 +399,28 @@ START_TEST(operands_of_16_bytes_are_aligned)
     for_every_op(needs_alignment);
     ck_assert_uint_gt(aligned_seen, 500);
     ck_assert_uint_gt(unaligned_seen, 100);
+}
+END_TEST
+
+START_TEST(unaligned_operand_may_cross_a_page)
+{
+    struct insn load = DECODE("\x0F\x10\x0B"), store = DECODE("\x0F\x11\x0B"); // MOVUPS xmm1, [rbx]; MOVUPS [rbx], xmm1
+    uint8_t bytes[32], seen[32];
+    for (unsigned i = 0; i < 32; i++)
+        bytes[i] = (uint8_t)(i + 1);
+    for (unsigned offset = 1; offset < 16; offset++) {
+        for (unsigned warm = 0; warm < 2; warm++) { // the second time the TLB has both pages
+            memcpy(ram(OPERAND + PAGE_SIZE - 16), bytes, 32);
+            cpu->regs[REG_RBX] = OPERAND + PAGE_SIZE - 16 + offset;
+            ck_assert_int_eq(run(&load), EXEC_NEXT);
+            ck_assert_mem_eq(&cpu->xmm[1], bytes + offset, 16);
+            memset(ram(OPERAND + PAGE_SIZE - 16), 0, 32);
+            ck_assert_int_eq(run(&store), EXEC_NEXT);
+            memcpy(seen, ram(OPERAND + PAGE_SIZE - 16), 32);
+            for (unsigned i = 0; i < 32; i++)
+                ck_assert_uint_eq(seen[i], i >= offset && i < offset + 16 ? bytes[i] : 0);
+        }
+    }
 }
 END_TEST
 
@@ -437,7 +455,7 @@ START_TEST(ldmxcsr_refuses_bits_that_do_not_exist)
     cpu->regs[REG_RBX] = OPERAND;
     for (unsigned bit = 0; bit < 32; bit++) {
         uint32_t value = 1u << bit;
-        memcpy(memory_host(&memory, OPERAND), &value, 4);
+        memcpy(ram(OPERAND), &value, 4);
         cpu->mxcsr = 0x1F80;
         if (bit < 16) {
             ck_assert_int_eq(run(&load), EXEC_NEXT);
@@ -454,16 +472,16 @@ START_TEST(masked_store_leaves_memory_as_it_was_on_a_fault)
 {
     struct insn store = DECODE("\x66\x0F\xF7\xCA"); // MASKMOVDQU xmm1, xmm2
     cpu->xmm[1] = (struct xmm){ UINT64_MAX, UINT64_MAX };
-    memset(memory_host(&memory, 0xFFF0), 0, 16);
+    memset(ram(0xFFF0), 0, 16);
     cpu->regs[REG_RDI] = 0xFFF8;                                  // the limit of DS is FFFFH
     cpu->xmm[2] = (struct xmm){ UINT64_MAX, 0x80 };
     check_fault(&store, VECTOR_GP, "the ninth byte is beyond the limit");
     uint64_t stored;
-    memcpy(&stored, memory_host(&memory, 0xFFF8), 8);
+    memcpy(&stored, ram(0xFFF8), 8);
     ck_assert_uint_eq(stored, 0);
     cpu->xmm[2] = (struct xmm){ 0xFF7FFFFFFFFFFFFF, 0 };
     ck_assert_int_eq(run(&store), EXEC_NEXT);
-    memcpy(&stored, memory_host(&memory, 0xFFF8), 8);
+    memcpy(&stored, ram(0xFFF8), 8);
     ck_assert_uint_eq(stored, 0xFF00FFFFFFFFFFFF);
 }
 END_TEST
@@ -515,19 +533,25 @@ END_TEST
 int main(void)
 {
     Suite *suite = suite_create("SSE");
-    TCase *c = tcase_create("handlers");
-    tcase_add_checked_fixture(c, setup, teardown);
-    tcase_set_timeout(c, 120);
-    tcase_add_test(c, instructions_do_what_the_host_does);
-    tcase_add_test(c, every_instruction_heeds_em_ts_and_osfxsr);
-    tcase_add_test(c, operands_of_16_bytes_are_aligned);
-    tcase_add_test(c, unmasked_exception_is_ud_without_osxmmexcpt);
-    tcase_add_test(c, flag_already_set_raises_nothing);
-    tcase_add_test(c, ldmxcsr_refuses_bits_that_do_not_exist);
-    tcase_add_test(c, masked_store_leaves_memory_as_it_was_on_a_fault);
-    tcase_add_test(c, approximations_are_near);
-    tcase_add_test(c, approximations_of_special_values);
-    suite_add_tcase(suite, c);
+    TCase *flat = tcase_create("64-bit mode"), *real = tcase_create("real-address mode"), *pure = tcase_create("functions");
+    tcase_add_checked_fixture(flat, setup_long_mode, teardown);
+    tcase_add_checked_fixture(real, setup_real_mode, teardown);
+    TCase *const modes[] = { flat, real };
+    for (unsigned i = 0; i < 2; i++) {
+        tcase_set_timeout(modes[i], 120);
+        tcase_add_test(modes[i], instructions_do_what_the_host_does);
+        tcase_add_test(modes[i], every_instruction_heeds_em_ts_and_osfxsr);
+        tcase_add_test(modes[i], operands_of_16_bytes_are_aligned);
+        tcase_add_test(modes[i], unaligned_operand_may_cross_a_page);
+        tcase_add_test(modes[i], unmasked_exception_is_ud_without_osxmmexcpt);
+        tcase_add_test(modes[i], flag_already_set_raises_nothing);
+        tcase_add_test(modes[i], ldmxcsr_refuses_bits_that_do_not_exist);
+        suite_add_tcase(suite, modes[i]);
+    }
+    tcase_add_test(real, masked_store_leaves_memory_as_it_was_on_a_fault);
+    tcase_add_test(pure, approximations_are_near);
+    tcase_add_test(pure, approximations_of_special_values);
+    suite_add_tcase(suite, pure);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);
     int failed = srunner_ntests_failed(runner);
