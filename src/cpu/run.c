@@ -238,7 +238,10 @@ static enum exec_result run_single(struct cpu *cpu)
 // As many instructions as go without a look in between, at least one.
 static enum exec_result run_free(struct cpu *cpu)
 {
-    const struct block *block = fetch_block(cpu, false);
+    const struct block *block = jump_cached(cpu, cpu->regs[REG_RIP]);
+    if (likely(block))
+        return run_blocks(cpu, block);
+    block = fetch_block(cpu, false);
     if (unlikely(!block))
         return EXEC_FAULT;
     if (likely(block_fits(cpu, block)))
