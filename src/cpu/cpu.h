@@ -226,6 +226,7 @@ struct cpu {
     uint64_t random_state;        // of RDRAND and RDSEED: seeded by the configuration
     uint64_t step_rip;            // RIP at debug_step_begin()
     bool nmi_unblocked_by_iret;   // the fault in cpu->event is of an IRET that ended blocking by NMI (or virtual NMI)
+    bool interrupt_parked;        // PENDING_INTERRUPT was cleared with the interrupt still asserted, because RFLAGS.IF = 0
     bool event_delivered;         // an event was delivered since debug_step_begin(): no single-step trap after it
     uint64_t monitor_address;
     bool monitor_armed;
@@ -262,6 +263,8 @@ void cpu_reset(struct cpu *cpu, bool init_signal);
 
 // Runs until the deadline (an absolute cycle) is reached, the vCPU leaves the active state, or PENDING_STOP. `single`: at most one
 // instruction (or one event delivery). Returns EXEC_DONE, EXEC_HALT or EXEC_STOP.
+// The deadline is at most CPU_RUN_MAX_CYCLES away (block_cache.h has a cost above every budget).
+#define CPU_RUN_MAX_CYCLES ((cycle_t)1 << 30)
 enum exec_result cpu_run(struct cpu *cpu, cycle_t deadline, bool single);
 
 // Clock: cycles since creation. Exact between blocks and in handlers that end a block.

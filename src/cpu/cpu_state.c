@@ -99,6 +99,7 @@ void cpu_reset(struct cpu *cpu, bool init_signal)
     cpu->vmx_operation = false;
     cpu->intercepts = 0;
     cpu->pending &= PENDING_STOP;
+    cpu->interrupt_parked = true;
     // The processor with APIC ID 0 is the bootstrap processor.
     cpu->activity = cpu->id == 0 ? ACTIVITY_ACTIVE : ACTIVITY_WAIT_FOR_SIPI;
     if (!init_signal)
@@ -148,12 +149,13 @@ void cpu_set_rflags(struct cpu *cpu, uint64_t rflags)
     }
     if ((old ^ system) & RFLAGS_AC)
         mmu_set_mode(&cpu->mmu, explicit_mode(cpu));
-    if (~old & system & RFLAGS_IF)
+    if (unlikely(cpu->interrupt_parked) && (system & RFLAGS_IF))
         interrupt_recheck(cpu);
 }
 
 void interrupt_recheck(struct cpu *cpu)
 {
+    cpu->interrupt_parked = false;
     if (cpu->env.interrupt_pending && cpu->env.interrupt_pending(cpu->env.owner))
         cpu->pending |= PENDING_INTERRUPT;
 }
@@ -205,7 +207,8 @@ void cpu_update_mode(struct cpu *cpu)
         mmu_set_control(&cpu->mmu, cpu->cr0, cpu->cr3, cpu->cr4, cpu->efer);
     mmu_set_mode(&cpu->mmu, explicit_mode(cpu));
     update_pending_flags(cpu);
-    interrupt_recheck(cpu);
+    if (unlikely(cpu->interrupt_parked))
+        interrupt_recheck(cpu);
 }
 
 void cpu_load_control_registers(struct cpu *cpu, uint64_t cr0, uint64_t cr3, uint64_t cr4, uint64_t efer)

@@ -130,6 +130,7 @@ enum exec_result interrupt_poll(struct cpu *cpu)
             cpu->activity = ACTIVITY_ACTIVE; // goes on after MWAIT; the interrupt stays pending
         } else if (!(cpu->rflags_system & RFLAGS_IF) && !(cpu->intercepts & BIT(INTERCEPT_EXTERNAL_INTERRUPT))) {
             cpu->pending &= ~(uint32_t)PENDING_INTERRUPT; // asked for again when IF is set
+            cpu->interrupt_parked = true;
         }
     }
     return nothing_taken(cpu);

@@ -272,7 +272,7 @@ static enum exec_result inspect_value(struct cpu *cpu, const struct insn *in, bo
                  inspection_allowed(cpu, selector, &d);
     set_zf(cpu, valid);
     if (valid)
-        reg_write(cpu, in->reg, insn_size(in), limit ? descriptor_limit(&d) : (d.raw >> 32) & 0x00F0FF00);
+        reg_write(cpu, in->reg, insn_size(in), limit ? descriptor_limit(&d) : (d.raw >> 32) & 0x00FFFF00);
     return exec_end_system(cpu, in);
 }
 

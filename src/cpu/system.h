@@ -25,8 +25,8 @@ enum exec_result cpu_deliver_event(struct cpu *cpu, const struct event *event);
 // instruction. EXEC_DONE: an event was delivered. EXEC_HALT: nothing to do in an inactive state. EXEC_VMEXIT, EXEC_STOP.
 enum exec_result interrupt_poll(struct cpu *cpu);
 
-// Sets PENDING_INTERRUPT if the machine asserts an interrupt. interrupt_poll clears it while RFLAGS.IF = 0 (outside non-root);
-// cpu_set_rflags and cpu_update_mode call this.
+// Sets PENDING_INTERRUPT if the machine asserts an interrupt. interrupt_poll clears it while RFLAGS.IF = 0 (unless external interrupts
+// exit) and sets cpu->interrupt_parked; then cpu_set_rflags, cpu_update_mode and STI call this.
 void interrupt_recheck(struct cpu *cpu);
 
 // True if the processor would leave the HLT state for what is pending now.
