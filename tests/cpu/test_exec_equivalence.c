@@ -185,13 +185,14 @@ static void emit_patchable(struct program *p)
     emit32(p, random64());
 }
 
-// mov [rbx + patch], reg: changes code before or after, perhaps in this very block.
+// mov [rbx + offset], reg: changes code before this place, or the immediate of the instruction that follows.
 static void emit_patch(struct program *p)
 {
-    if (!p->patches)
-        return;
+    bool ahead = !p->patches || below(2);
     emit(p, 2, 0x89, (int)(0x83 | below(3) << 3));
-    emit32(p, p->patch[below(p->patches)]);
+    emit32(p, ahead ? p->size + 5 : p->patch[below(p->patches)]);
+    if (ahead)
+        emit_patchable(p);
 }
 
 static void emit_device(struct program *p)
