@@ -269,16 +269,19 @@ enum exec_result vmx_enter(struct cpu *cpu, const struct insn *in, bool launch)
     if (basics != EXEC_NEXT)
         return basics;
     const struct entry_context context = make_context(cpu);
-    int failed = entry_check_controls_and_host(&context);
+    const bool known = entry_memo_knows(&vmx->memo, &context);
+    int failed = known ? -1 : entry_check_controls_and_host(&context);
     if (failed >= 0)
         return fail_check(cpu, in, failed);
 
     struct vmcs_region *vmcs = vmx->current;
     exec_retire(cpu, in);
     load_controls(vmx, vmcs);
-    failed = entry_check_guest(&context);
+    failed = known ? -1 : entry_check_guest(&context);
     if (failed >= 0)
         return fail_guest_state(cpu, entry_check_exit_qualification(entry_checks[failed].outcome), failed);
+    if (!known)
+        entry_memo_store(&vmx->memo, &context);
 
     uint32_t nmi_blocking = cpu->interruptibility & (uint32_t)BLOCKING_NMI;
     cpu_charge(cpu, TIMING_VM_ENTRY);

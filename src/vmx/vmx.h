@@ -8,6 +8,7 @@
 #include "cpu/cpu.h"
 #include "vmcs/vmcs.h"
 #include "vmx/capabilities.h"
+#include "vmx/entry_memo.h"
 
 enum vmx_exit_reason {
 #define EXIT_REASON(number, name, title) EXIT_##name = number,
@@ -48,6 +49,7 @@ struct vmx {
     // Statistics.
     uint64_t entries, entry_failures, instruction_failures;
     uint64_t exits[EXIT_REASON_COUNT];
+    struct entry_memo memo;      // derived: what the entry checks last accepted
     struct vmx_failure last_failure;
     // VMX abort: the machine stops with exit status 6.
     unsigned abort;              // abort indicator, 0: none
