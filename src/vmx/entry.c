@@ -156,7 +156,7 @@ static void load_non_register_state(struct cpu *cpu, const struct vmcs_region *v
     }
     cpu->interruptibility = interruptibility & (uint32_t)(BLOCKING_STI | BLOCKING_MOV_SS | BLOCKING_NMI);
     cpu->pending &= ~(uint32_t)(PENDING_INHIBIT | PENDING_DEBUG | PENDING_SINGLE_STEP);
-    if (interruptibility & (BLOCKING_STI | BLOCKING_MOV_SS))
+    if ((interruptibility & (BLOCKING_STI | BLOCKING_MOV_SS)) || (cpu->rflags_system & RFLAGS_RF))
         cpu->pending |= PENDING_INHIBIT;
     cpu->pending_debug = 0;
     cpu->activity = (enum activity_state)vmcs_get(vmcs, VMCS_GUEST_ACTIVITY_STATE);

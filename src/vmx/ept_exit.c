@@ -11,12 +11,8 @@ static enum exec_result exit_violation(struct cpu *cpu, const struct event *even
     struct vmcs_region *vmcs = cpu->vmx->current;
     uint64_t qualification = fault->qualification & BITS(11, 0);
     vmcs_put(vmcs, VMCS_GUEST_PHYSICAL_ADDRESS, fault->gpa);
-    if (fault->gva_valid) {
-        qualification |= EPT_QUAL_LINEAR_VALID;
+    if (fault->gva_valid) // the qualification says so as well
         vmcs_put(vmcs, VMCS_GUEST_LINEAR_ADDRESS, fault->gva);
-    } else {
-        qualification &= ~(EPT_QUAL_LINEAR_VALID | EPT_QUAL_FINAL_TRANSLATION);
-    }
     if (cpu->nmi_unblocked_by_iret && !during)
         qualification |= EPT_QUAL_NMI_UNBLOCKED;
     const struct vm_exit exit = {

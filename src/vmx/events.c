@@ -68,7 +68,7 @@ enum exec_result event_exception(struct cpu *cpu, const struct event *event, con
         .interruption_info = event_information(event),
         .interruption_error_code = event->error_code,
         .qualification = exception_qualification(event),
-        .during = double_fault ? NULL : during, // the original event led to the #DF directly
+        .during = during, // the core gives none if the original event led to a #DF directly
     };
     if (!double_fault && unblocked_by_iret(cpu, during))
         exit.interruption_info |= (uint32_t)INTERRUPTION_NMI_UNBLOCKED;
@@ -174,6 +174,21 @@ cycle_t vmx_next_event(const struct cpu *cpu)
 
 // --- The boundary between two instructions ------------------------------------------------------------------------
 
+static bool is_trap_due(const struct cpu *cpu)
+{
+    return (cpu->pending & PENDING_DEBUG) && (cpu->pending_debug & (PENDING_DEBUG_ENABLED | PENDING_DEBUG_BS)) &&
+           !(cpu->interruptibility & BLOCKING_MOV_SS) && cpu->activity != ACTIVITY_SHUTDOWN;
+}
+
+// In an inactive state: the core will deliver an event now.
+static bool is_event_due(const struct cpu *cpu)
+{
+    bool nmi = (cpu->pending & PENDING_NMI) && !(cpu->interruptibility & BLOCKING_NMI);
+    bool interrupt =
+        (cpu->pending & PENDING_INTERRUPT) && (cpu->rflags_system & RFLAGS_IF) && cpu->activity != ACTIVITY_SHUTDOWN;
+    return nmi || interrupt || is_trap_due(cpu);
+}
+
 // PENDING_VMX stays set while something may become due at a boundary that nothing else would make the run loop look at.
 void event_arm(struct cpu *cpu)
 {
@@ -182,7 +197,7 @@ void event_arm(struct cpu *cpu)
     bool interrupt_window =
         (vmx->primary & PRIMARY_INTERRUPT_WINDOW_EXITING) && (cpu->rflags_system & RFLAGS_IF) && accepts_interrupts;
     bool nmi_window = (vmx->primary & PRIMARY_NMI_WINDOW_EXITING) && !vmx->virtual_nmi_blocking;
-    bool mtf = (vmx->mtf_pending && accepts_interrupts) ||
+    bool mtf = (vmx->mtf_pending && (accepts_interrupts || is_event_due(cpu))) ||
                ((vmx->primary & PRIMARY_MONITOR_TRAP_FLAG) && cpu->activity == ACTIVITY_ACTIVE);
     bool due = interrupt_window || nmi_window || mtf || timer_expired(cpu);
     if (due && cpu->activity != ACTIVITY_WAIT_FOR_SIPI)
@@ -233,12 +248,6 @@ static enum exec_result exit_external_interrupt(struct cpu *cpu)
     return vmx_exit(cpu, &exit);
 }
 
-static bool is_trap_due(const struct cpu *cpu)
-{
-    return (cpu->pending & PENDING_DEBUG) && (cpu->pending_debug & (PENDING_DEBUG_ENABLED | PENDING_DEBUG_BS)) &&
-           !(cpu->interruptibility & BLOCKING_MOV_SS) && cpu->activity != ACTIVITY_SHUTDOWN;
-}
-
 // NMI window and NMI. EXEC_NEXT with *deliver: an NMI is to be delivered, which precedes all that follows.
 static enum exec_result check_nmi(struct cpu *cpu, bool *deliver)
 {
@@ -285,15 +294,6 @@ static enum exec_result check_events(struct cpu *cpu)
     if (result != EXEC_NEXT || deliver)
         return result;
     return check_interrupt(cpu);
-}
-
-// In an inactive state: the core will deliver an event now.
-static bool is_event_due(const struct cpu *cpu)
-{
-    bool nmi = (cpu->pending & PENDING_NMI) && !(cpu->interruptibility & BLOCKING_NMI);
-    bool interrupt =
-        (cpu->pending & PENDING_INTERRUPT) && (cpu->rflags_system & RFLAGS_IF) && cpu->activity != ACTIVITY_SHUTDOWN;
-    return nmi || interrupt || is_trap_due(cpu);
 }
 
 static enum exec_result wait_for_sipi(struct cpu *cpu)

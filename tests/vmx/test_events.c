@@ -70,6 +70,67 @@ START_TEST(mtf_comes_before_the_trap_which_stays_pending)
 }
 END_TEST
 
+START_TEST(mtf_after_an_injection_exits_at_the_handler)
+{
+    fixture_set(f, VMCS_PRIMARY_PROC_BASED_CONTROLS, PRIMARY_MONITOR_TRAP_FLAG);
+    fixture_put(f, VMCS_ENTRY_INTERRUPTION_INFO, INFO(3, VECTOR_UD));
+    fixture_enter_guest(f);
+    fixture_step(f);
+    fixture_expect_exit(f, EXIT_MONITOR_TRAP_FLAG);
+    ck_assert_uint_eq(fixture_get(f, VMCS_GUEST_RIP), AT_HANDLERS + 16 * VECTOR_UD);
+}
+END_TEST
+
+START_TEST(a_debug_trap_precedes_the_preemption_timer)
+{
+    fixture_set(f, VMCS_PIN_BASED_CONTROLS, PIN_ACTIVATE_PREEMPTION_TIMER);
+    fixture_put(f, VMCS_GUEST_RFLAGS, RFLAGS_ONE | RFLAGS_TF);
+    fixture_put(f, VMCS_GUEST_PENDING_DEBUG_EXCEPTIONS, BIT(14));
+    fixture_enter_guest(f);
+    fixture_step(f);
+    ck_assert(f->cpu.non_root);
+    ck_assert_uint_eq(f->cpu.regs[REG_RIP], AT_HANDLERS + 16 * VECTOR_DB);
+    fixture_step(f);
+    fixture_expect_exit(f, EXIT_PREEMPTION_TIMER);
+}
+END_TEST
+
+START_TEST(rf_of_the_guest_suppresses_one_instruction_breakpoint)
+{
+    fixture_set(f, VMCS_ENTRY_CONTROLS, ENTRY_LOAD_DEBUG_CONTROLS);
+    fixture_put(f, VMCS_GUEST_DR7, 0x401);
+    fixture_put(f, VMCS_EXCEPTION_BITMAP, BIT(VECTOR_DB));
+    fixture_write(f, AT_GUEST_CODE, 0xFDEB90, 3); // NOP, and a jump back to it
+    f->cpu.dr[0] = AT_GUEST_CODE;
+    fixture_enter_guest(f);
+    fixture_step(f);
+    fixture_expect_exit(f, EXIT_EXCEPTION_OR_NMI);
+    ck_assert_uint_eq(fixture_get(f, VMCS_EXIT_QUALIFICATION), 1);
+    ck_assert_uint_eq(fixture_get(f, VMCS_GUEST_RFLAGS) & RFLAGS_RF, 0); // of an instruction breakpoint alone
+    fixture_set(f, VMCS_GUEST_RFLAGS, RFLAGS_RF);
+    fixture_enter_guest(f);
+    fixture_step(f);
+    ck_assert(f->cpu.non_root);
+    ck_assert_uint_eq(f->cpu.regs[REG_RIP], AT_GUEST_CODE + 1);
+    ck_assert_uint_eq(cpu_rflags(&f->cpu) & RFLAGS_RF, 0);
+    fixture_step(f); // the jump back
+    fixture_step(f);
+    fixture_expect_exit(f, EXIT_EXCEPTION_OR_NMI);
+}
+END_TEST
+
+START_TEST(virtual_nmi_blocking_is_saved)
+{
+    fixture_set(f, VMCS_PIN_BASED_CONTROLS, PIN_NMI_EXITING | PIN_VIRTUAL_NMIS);
+    fixture_put(f, VMCS_GUEST_INTERRUPTIBILITY_STATE, BLOCKING_NMI);
+    fixture_enter_guest(f);
+    RUN(f, 0x0F, 0xA2);
+    fixture_expect_exit(f, EXIT_CPUID);
+    ck_assert_uint_eq(fixture_get(f, VMCS_GUEST_INTERRUPTIBILITY_STATE), BLOCKING_NMI);
+    ck_assert_uint_eq(f->cpu.interruptibility, 0);
+}
+END_TEST
+
 START_TEST(software_interrupts_do_not_exit)
 {
     fixture_put(f, VMCS_EXCEPTION_BITMAP, UINT32_MAX);
@@ -243,6 +304,7 @@ START_TEST(interrupts_wait_for_the_instruction_after_sti)
     fixture_put(f, VMCS_GUEST_RFLAGS, RFLAGS_ONE | RFLAGS_IF);
     fixture_put(f, VMCS_GUEST_INTERRUPTIBILITY_STATE, BLOCKING_STI);
     f->interrupt_line = true;
+    f->cpu.pending |= PENDING_INTERRUPT;
     fixture_enter_guest(f);
     fixture_write(f, AT_GUEST_CODE, 0x9090, 2);
     fixture_step(f);
@@ -292,6 +354,10 @@ int main(void)
     tcase_add_test(tc, no_single_step_trap_follows_a_vm_entry);
     tcase_add_test(tc, single_step_in_the_guest_exits_with_bs_and_leaves_dr6);
     tcase_add_test(tc, mtf_comes_before_the_trap_which_stays_pending);
+    tcase_add_test(tc, mtf_after_an_injection_exits_at_the_handler);
+    tcase_add_test(tc, a_debug_trap_precedes_the_preemption_timer);
+    tcase_add_test(tc, rf_of_the_guest_suppresses_one_instruction_breakpoint);
+    tcase_add_test(tc, virtual_nmi_blocking_is_saved);
     tcase_add_test(tc, software_interrupts_do_not_exit);
     tcase_add_test(tc, int1_exits_as_a_privileged_software_exception);
     tcase_add_test(tc, a_fault_in_iret_reports_that_nmis_were_unblocked);

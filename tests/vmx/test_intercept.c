@@ -159,6 +159,26 @@ START_TEST(clts_and_lmsw)
 }
 END_TEST
 
+START_TEST(lmsw_does_not_attempt_to_clear_pe)
+{
+    fixture_put(f, VMCS_CR0_GUEST_HOST_MASK, CR0_PE);
+    fixture_put(f, VMCS_CR0_READ_SHADOW, CR0_PE);
+    fixture_enter_guest(f);
+    f->cpu.regs[REG_RAX] = 0;
+    RUN(f, 0x0F, 0x01, 0xF0);
+    ck_assert(f->cpu.non_root);
+    ck_assert(f->cpu.cr0 & CR0_PE);
+    fixture_put(f, VMCS_CR0_READ_SHADOW, 0);
+    leave_guest();
+    fixture_put(f, VMCS_GUEST_RIP, AT_GUEST_CODE);
+    fixture_enter_guest(f);
+    f->cpu.regs[REG_RAX] = CR0_PE;
+    RUN(f, 0x0F, 0x01, 0xF0);
+    fixture_expect_exit(f, EXIT_CR_ACCESS);
+    ck_assert_uint_eq(fixture_get(f, VMCS_EXIT_QUALIFICATION), 0x10030);
+}
+END_TEST
+
 START_TEST(cr4_vmxe_can_be_hidden)
 {
     fixture_put(f, VMCS_CR4_GUEST_HOST_MASK, CR4_VMXE);
@@ -362,6 +382,7 @@ int main(void)
     tcase_add_test(tc, mov_dr_exit_precedes_the_privilege_fault);
     tcase_add_test(tc, cr0_mask_and_shadow);
     tcase_add_test(tc, clts_and_lmsw);
+    tcase_add_test(tc, lmsw_does_not_attempt_to_clear_pe);
     tcase_add_test(tc, cr4_vmxe_can_be_hidden);
     tcase_add_test(tc, cr3_targets_do_not_exit);
     tcase_add_test(tc, io_bitmaps);
