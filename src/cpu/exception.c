@@ -5,6 +5,7 @@
 #include "base/assert.h"
 #include "cpu/descriptor.h"
 #include "cpu/system.h"
+#include "cpu/timing.h"
 
 enum {
     ERROR_IDT = 2,      // the index in the error code is into the IDT
@@ -386,6 +387,8 @@ static enum exec_result deliver(struct cpu *cpu, struct event event, bool raised
         } else {
             cpu->interrupt_count++;
         }
+        if (event.type <= EVENT_HARDWARE_EXCEPTION) // the INT instructions have a cost of their own
+            cpu_charge(cpu, TIMING_EVENT_DELIVERY);
         enum exec_result r = deliver_once(cpu, &event, raised);
         if (r != EXEC_FAULT) {
             cpu->event_delivered = true;
