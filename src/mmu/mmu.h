@@ -79,6 +79,7 @@
 #define TLB_BITS 10
 #define TLB_ENTRIES (1u << TLB_BITS)
 #define TLB_BANKS 2
+#define TLB_LARGE_REGIONS 512
 #define TLB_CONTEXTS 64        // live at a time: (VPID, PCID, EPTRTA), their globals, and EPTRTAs
 #define TLB_GUEST_PHYSICAL 512 // entries for guest-physical mappings
 
@@ -211,7 +212,9 @@ struct mmu {
     unsigned contexts_used;        // contexts[0..contexts_used-1] have been given out
     uint32_t next_context_number;
     uint64_t context_clock;
-    uint64_t large_regions;        // a set bit: GBytes of this hash may hold TLB_LARGE entries (INVLPG then scans)
+    // Where TLB_LARGE entries may be, by hashes of their address: INVLPG scans only there.
+    uint64_t large_2m[TLB_LARGE_REGIONS / 64]; // regions of 2 MBytes, for pages of 2 and 4 MBytes
+    uint64_t large_1g;                         // regions of 1 GByte, for pages of that size
 
     // Derived: may be dropped at any time.
     enum mmu_access last_access;   // of the last mmu_translate

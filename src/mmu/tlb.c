@@ -128,7 +128,8 @@ void tlb_wipe(struct mmu *mmu)
     memset(mmu->contexts, 0, sizeof mmu->contexts);
     mmu->contexts_used = 0;
     mmu->next_context_number = 1;
-    mmu->large_regions = 0;
+    memset(mmu->large_2m, 0, sizeof mmu->large_2m);
+    mmu->large_1g = 0;
     mmu->context = 0;
     mmu->linear_context = mmu->global_context = mmu->physical_context = 0;
     fast_clear(mmu);
@@ -153,9 +154,33 @@ static unsigned large_page_shift(unsigned flags)
     return flags & TLB_LARGE_1G ? SHIFT_1G : flags & TLB_LARGE_4M ? SHIFT_4M : SHIFT_2M;
 }
 
-static uint64_t large_region(gva_t gva)
+static uint64_t region_1g(gva_t gva)
 {
     return BIT(((gva >> SHIFT_1G) * 0x9E3779B97F4A7C15u) >> 58);
+}
+
+static unsigned region_2m(gva_t gva)
+{
+    return (unsigned)(((gva >> SHIFT_2M) * 0x9E3779B97F4A7C15u) >> 55);
+}
+_Static_assert(TLB_LARGE_REGIONS == 1 << (64 - 55), "region_2m gives a number below it");
+
+static void note_large(struct mmu *mmu, const struct tlb_entry *entry)
+{
+    if (entry->flags & TLB_LARGE_1G) {
+        mmu->large_1g |= region_1g(entry->page);
+        return;
+    }
+    // A page of 4 MBytes is two regions.
+    gva_t first = entry->flags & TLB_LARGE_4M ? entry->page & ~BIT(SHIFT_2M) : entry->page;
+    gva_t last = entry->flags & TLB_LARGE_4M ? entry->page | BIT(SHIFT_2M) : entry->page;
+    mmu->large_2m[region_2m(first) / 64] |= BIT(region_2m(first) % 64);
+    mmu->large_2m[region_2m(last) / 64] |= BIT(region_2m(last) % 64);
+}
+
+static bool may_be_large(const struct mmu *mmu, gva_t gva)
+{
+    return (mmu->large_2m[region_2m(gva) / 64] >> (region_2m(gva) % 64) & 1) || (mmu->large_1g & region_1g(gva));
 }
 
 void tlb_fill(struct mmu *mmu, const struct tlb_entry *translation)
@@ -164,7 +189,7 @@ void tlb_fill(struct mmu *mmu, const struct tlb_entry *translation)
     mmu->tlb[mmu->bank][slot] = *translation;
     mmu->tlb[mmu->bank][slot].context = translation->flags & TLB_GLOBAL ? mmu->global_context : mmu->linear_context;
     if (translation->flags & TLB_LARGE)
-        mmu->large_regions |= large_region(translation->page);
+        note_large(mmu, translation);
     fast_clear_slot(mmu, mmu->bank, slot);
 }
 
@@ -212,7 +237,8 @@ static bool entry_in_scope(const struct mmu *mmu, const struct tlb_entry *entry,
 // Forgets all fragments of a large page that holds gva, and finds out anew where large pages are.
 static void forget_large_fragments(struct mmu *mmu, gva_t gva, const struct page_scope *scope)
 {
-    uint64_t regions = 0;
+    memset(mmu->large_2m, 0, sizeof mmu->large_2m);
+    mmu->large_1g = 0;
     for (unsigned i = 0; i < TLB_BANKS * TLB_ENTRIES; i++) {
         unsigned bank = i / TLB_ENTRIES, slot = i % TLB_ENTRIES;
         struct tlb_entry *entry = &mmu->tlb[bank][slot];
@@ -221,9 +247,8 @@ static void forget_large_fragments(struct mmu *mmu, gva_t gva, const struct page
         if ((entry->page ^ gva) >> large_page_shift(entry->flags) == 0 && entry_in_scope(mmu, entry, scope))
             forget_slot(mmu, bank, slot);
         else
-            regions |= large_region(entry->page);
+            note_large(mmu, entry);
     }
-    mmu->large_regions = regions;
 }
 
 static void forget_page_in_scope(struct mmu *mmu, gva_t gva, const struct page_scope *scope)
@@ -235,7 +260,7 @@ static void forget_page_in_scope(struct mmu *mmu, gva_t gva, const struct page_s
         if (entry->page == (gva & PAGE_FRAME_MASK) && entry_in_scope(mmu, entry, scope))
             forget_slot(mmu, bank, slot);
     }
-    if (mmu->large_regions & large_region(gva))
+    if (may_be_large(mmu, gva))
         forget_large_fragments(mmu, gva, scope);
 }
 
