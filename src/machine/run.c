@@ -1,10 +1,10 @@
 // Time: who runs how long, when devices are looked at, how a run ends.
 //
-// All processors run to machine->turn_end, one after the other; then devices
-// are brought to that cycle. turn_end is the next device event, so that an
-// event comes at the first instruction boundary at or after its cycle however
-// the machine is driven (design D6, D7). A processor that sleeps keeps its clock
-// until something wakes it; if all sleep, time skips to the next event.
+// Time goes in turns. At the start of a turn devices are brought to its cycle; then each processor in order runs to the
+// end of the turn, which is the next device event, or MACHINE_TURN_CYCLES away if there are several processors. So an
+// event comes at the first instruction boundary at or after its cycle. Where a turn begins and ends depends on the state
+// of the machine only: limits and single-stepping interrupt a turn, the next run goes on with it (design D6, D7).
+// A processor that sleeps keeps its clock until something wakes it; if all sleep, time skips to the next event.
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -35,28 +35,32 @@ static uint64_t total_instructions(const struct machine *machine)
     return total;
 }
 
-static bool is_active(const struct machine *machine)
+static bool is_awake(const struct cpu *cpu) { return cpu->activity == ACTIVITY_ACTIVE || interrupt_wakes(cpu); }
+
+static bool any_awake(const struct machine *machine)
 {
     for (unsigned i = 0; i < machine->processor_count; i++) {
-        if (machine->processor[i]->cpu.activity == ACTIVITY_ACTIVE)
+        if (is_awake(&machine->processor[i]->cpu))
             return true;
     }
     return false;
 }
 
-// True if nothing but RESET can ever wake a processor.
-static bool is_dead(const struct machine *machine, bool events_left)
+// True if an interrupt request of a device cannot wake the processor. Called when all sleep, so there are no IPIs either.
+static bool is_deaf(const struct cpu *cpu)
+{
+    bool takes_interrupts = (cpu->rflags_system & RFLAGS_IF) || cpu->mwait_unmasked ||
+                            (cpu->intercepts & BIT(INTERCEPT_EXTERNAL_INTERRUPT));
+    return !(cpu->activity == ACTIVITY_HLT && takes_interrupts) && vmx_next_event(cpu) == CYCLE_NEVER;
+}
+
+static bool all_deaf(const struct machine *machine)
 {
     for (unsigned i = 0; i < machine->processor_count; i++) {
-        const struct cpu *cpu = &machine->processor[i]->cpu;
-        bool deaf = cpu->activity == ACTIVITY_WAIT_FOR_SIPI || cpu->activity == ACTIVITY_SHUTDOWN ||
-                    (cpu->activity == ACTIVITY_HLT && !(cpu->rflags_system & RFLAGS_IF) && !cpu->non_root);
-        if (cpu->activity == ACTIVITY_ACTIVE || interrupt_wakes(cpu) || (events_left && !deaf))
-            return false;
-        if (cpu->pending & (PENDING_NMI | PENDING_INIT | PENDING_SIPI))
+        if (!is_deaf(&machine->processor[i]->cpu))
             return false;
     }
-    return true;
+    return !board_may_signal(machine);
 }
 
 static const char *exception_name(unsigned vector)
@@ -82,29 +86,7 @@ static void note_death(struct machine *machine)
                     processor->cpu.regs[REG_RIP], exception_name(processor->cpu.event.vector));
 }
 
-// Lets one processor run from `now` to `until`. One that sleeps and has no reason to wake is passed over.
-static void run_processor(struct machine *machine, unsigned index, cycle_t now, cycle_t until, bool single)
-{
-    struct cpu *cpu = &machine->processor[index]->cpu;
-    machine->running = index;
-    if (cpu->activity != ACTIVITY_ACTIVE) {
-        if (!interrupt_wakes(cpu))
-            return;
-        if (cpu_now(cpu) < now) { // it has slept until now
-            cpu->deadline = now;
-            cpu->cycles_left = 0;
-        }
-    }
-    if (cpu_now(cpu) >= until)
-        return;
-    bool compare = machine->lockstep && cpu->activity == ACTIVITY_ACTIVE && reference_lockstep_before(machine->reference, cpu);
-    enum exec_result result = cpu_run(cpu, until, single);
-    char text[sizeof machine->outcome.text];
-    if (compare && !reference_lockstep_after(machine->reference, cpu, text, sizeof text))
-        machine_end(machine, VMXON_END_CHECK, 0, "%s", text);
-    if (result == EXEC_STOP || cpu->activity == ACTIVITY_SHUTDOWN)
-        note_death(machine);
-}
+// ---- Turns ----
 
 // The cycle that every processor has reached: the slowest clock of those that do not sleep.
 static cycle_t common_time(const struct machine *machine)
@@ -121,30 +103,165 @@ static cycle_t common_time(const struct machine *machine)
     return slowest != UINT64_MAX ? slowest : fastest;
 }
 
-static void note_limit(struct machine *machine, struct vmxon_outcome *outcome, const char *what, uint64_t limit)
+// The next device event, or the end of the VMX-preemption timer of a processor that sleeps. (One that runs minds its own.)
+static cycle_t next_event(const struct machine *machine)
 {
-    *outcome = (struct vmxon_outcome){.end = VMXON_END_LIMIT, .cpu = machine->running};
-    snprintf(outcome->text, sizeof outcome->text, "%" PRIu64 " %s", limit, what);
+    cycle_t next = board_next_event(machine);
+    for (unsigned i = 0; i < machine->processor_count; i++) {
+        const struct cpu *cpu = &machine->processor[i]->cpu;
+        cycle_t timer = vmx_next_event(cpu);
+        if (cpu->activity != ACTIVITY_ACTIVE && !(cpu->pending & PENDING_VMX) && timer < next)
+            next = timer;
+    }
+    return next;
 }
 
-// Where the next turn ends: the next event, a limit, or the turn of one processor among several.
-static cycle_t choose_turn_end(struct machine *machine, cycle_t now, const struct vmxon_limits *limits)
+// What became of a look at the machine.
+enum progress {
+    PROGRESS_NONE, // a new turn begins
+    PROGRESS_TIME, // all slept, time was skipped
+    PROGRESS_RAN,  // a processor ran
+    PROGRESS_STOP, // the run is over, `outcome` says why
+};
+
+// True if a limit was reached, with `outcome` filled.
+static bool note_limit(struct machine *machine, const struct vmxon_limits *limits)
 {
-    cycle_t end = board_next_event(machine);
+    const char *what;
+    uint64_t limit;
+    bool in_turn = machine->turn_next < machine->processor_count;
+    if (limits->instructions && total_instructions(machine) >= limits->instructions) {
+        what = "instructions";
+        limit = limits->instructions;
+    } else if (limits->cycles && (in_turn ? machine_now(machine) : common_time(machine)) >= limits->cycles) {
+        what = "cycles";
+        limit = limits->cycles;
+    } else {
+        return false;
+    }
+    machine->outcome = (struct vmxon_outcome){.end = VMXON_END_LIMIT, .cpu = machine->running};
+    snprintf(machine->outcome.text, sizeof machine->outcome.text, "%" PRIu64 " %s", limit, what);
+    return true;
+}
+
+static enum progress note_halted(struct machine *machine)
+{
+    machine->outcome = (struct vmxon_outcome){.end = VMXON_END_HALTED, .cpu = machine->running, .text = "halted for ever"};
+    return PROGRESS_STOP;
+}
+
+// All sleep: skips to the next event. PROGRESS_STOP: there is none, or it comes after the limit.
+static enum progress sleep_until_event(struct machine *machine, const struct vmxon_limits *limits)
+{
+    cycle_t next = next_event(machine), now = common_time(machine);
+    if (next == CYCLE_NEVER || all_deaf(machine))
+        return note_halted(machine);
+    machine->slept_until = next > now ? next : now;
+    if (limits->cycles && machine->slept_until >= limits->cycles) {
+        machine->slept_until = limits->cycles > now ? limits->cycles : now;
+        note_limit(machine, limits);
+        return PROGRESS_STOP;
+    }
+    return PROGRESS_TIME;
+}
+
+static void begin_turn(struct machine *machine)
+{
+    cycle_t now = common_time(machine);
+    board_advance(machine, now);
+    machine->turn_start = now;
+    machine->turn_end = next_event(machine);
+    if (machine->processor_count > 1 && machine->turn_end > now + MACHINE_TURN_CYCLES)
+        machine->turn_end = now + MACHINE_TURN_CYCLES;
+    if (machine->turn_end <= now)
+        machine->turn_end = now + 1;
+    machine->turn_next = 0;
+    machine->turn_idle = true;
+}
+
+// From one turn to the next. If nobody had a use for the last one, what keeps them awake is blocked: time goes on without them.
+static enum progress next_turn(struct machine *machine, const struct vmxon_limits *limits)
+{
+    enum progress progress = PROGRESS_NONE;
+    if (machine->turn_idle && any_awake(machine)) {
+        if (machine->turn_end == CYCLE_NEVER)
+            return note_halted(machine);
+        machine->slept_until = machine->turn_end;
+        progress = PROGRESS_TIME;
+    } else if (!any_awake(machine)) {
+        progress = sleep_until_event(machine, limits);
+    }
+    if (progress != PROGRESS_STOP)
+        begin_turn(machine);
+    return progress;
+}
+
+// The processor whose part of the turn it is, awake and with its clock and VMX-preemption timer looked at. NULL: the turn is over.
+static struct cpu *find_running(struct machine *machine)
+{
+    for (; machine->turn_next < machine->processor_count; machine->turn_next++) {
+        struct cpu *cpu = &machine->processor[machine->turn_next]->cpu;
+        cycle_t clock = cpu_now(cpu);
+        if (cpu->activity != ACTIVITY_ACTIVE && clock < machine->turn_start)
+            clock = machine->turn_start;
+        if (vmx_next_event(cpu) <= clock)
+            cpu->pending |= PENDING_VMX;
+        if (!is_awake(cpu) || clock >= machine->turn_end)
+            continue;
+        if (cpu_now(cpu) < clock) { // it has slept until now
+            cpu->deadline = clock;
+            cpu->cycles_left = 0;
+        }
+        machine->running = machine->turn_next;
+        return cpu;
+    }
+    return NULL;
+}
+
+// How far the processor may run without a look: the end of the turn, its VMX-preemption timer, a limit. Every
+// instruction costs a cycle at least, so the instruction limit cannot be passed before as many cycles.
+static cycle_t choose_deadline(const struct machine *machine, const struct cpu *cpu, const struct vmxon_limits *limits)
+{
+    cycle_t now = cpu_now(cpu), end = machine->turn_end;
+    cycle_t timer = vmx_next_event(cpu);
+    if (timer > now && timer < end)
+        end = timer;
     if (limits->cycles && limits->cycles < end)
         end = limits->cycles;
-    if (is_active(machine)) {
-        if (machine->processor_count > 1 && end - now > MACHINE_TURN_CYCLES)
-            end = now + MACHINE_TURN_CYCLES;
-        // Every instruction costs a cycle at least, so the instruction limit cannot be passed before this one.
-        uint64_t left = limits->instructions ? limits->instructions - total_instructions(machine) : INT64_MAX / 2;
-        left = left / machine->processor_count + (left < machine->processor_count);
-        if (end - now > left)
-            end = now + left;
-    }
-    if (end - now > CPU_RUN_MAX_CYCLES)
-        end = now + CPU_RUN_MAX_CYCLES;
-    return end;
+    uint64_t span = end - now;
+    if (limits->instructions && limits->instructions - total_instructions(machine) < span)
+        span = limits->instructions - total_instructions(machine);
+    return now + (span < CPU_RUN_MAX_CYCLES ? span : CPU_RUN_MAX_CYCLES);
+}
+
+static void run_processor(struct machine *machine, struct cpu *cpu, const struct vmxon_limits *limits, bool single)
+{
+    bool slept = cpu->activity != ACTIVITY_ACTIVE;
+    bool compare = machine->lockstep && !slept && reference_lockstep_before(machine->reference, cpu);
+    enum exec_result result = cpu_run(cpu, choose_deadline(machine, cpu, limits), single);
+    char text[sizeof machine->outcome.text];
+    if (compare && !reference_lockstep_after(machine->reference, cpu, text, sizeof text))
+        machine_end(machine, VMXON_END_CHECK, 0, "%s", text);
+    if (result == EXEC_STOP || cpu->activity == ACTIVITY_SHUTDOWN)
+        note_death(machine);
+    if (slept && cpu->activity != ACTIVITY_ACTIVE)
+        machine->turn_next++; // it seemed to be woken, and was not
+    else
+        machine->turn_idle = false;
+}
+
+// ---- A run ----
+
+// One instruction or event in single mode, more otherwise; or the way from one turn to the next.
+static enum progress advance(struct machine *machine, const struct vmxon_limits *limits, bool single)
+{
+    struct cpu *cpu = find_running(machine);
+    if (note_limit(machine, limits))
+        return PROGRESS_STOP;
+    if (!cpu)
+        return next_turn(machine, limits);
+    run_processor(machine, cpu, limits, single);
+    return PROGRESS_RAN;
 }
 
 void machine_run(struct machine *machine, const struct vmxon_limits *limits, bool one_step)
@@ -152,26 +269,8 @@ void machine_run(struct machine *machine, const struct vmxon_limits *limits, boo
     bool single = one_step || limits->single_step || machine->lockstep;
     machine->outcome = machine->ended ? machine->outcome : (struct vmxon_outcome){0};
     while (!machine->ended) {
-        cycle_t now = common_time(machine);
-        board_advance(machine, now);
-        if (limits->instructions && total_instructions(machine) >= limits->instructions) {
-            note_limit(machine, &machine->outcome, "instructions", limits->instructions);
-            break;
-        }
-        if (limits->cycles && now >= limits->cycles) {
-            note_limit(machine, &machine->outcome, "cycles", limits->cycles);
-            break;
-        }
-        if (is_dead(machine, board_next_event(machine) != CYCLE_NEVER)) {
-            machine_end(machine, VMXON_END_HALTED, 0, "halted for ever");
-            break;
-        }
-        machine->turn_end = choose_turn_end(machine, now, limits);
-        for (unsigned i = 0; i < machine->processor_count && !machine->ended; i++)
-            run_processor(machine, i, now, machine->turn_end, single);
-        if (!is_active(machine))
-            machine->slept_until = machine->turn_end;
-        if (one_step)
+        enum progress progress = advance(machine, limits, single);
+        if (progress == PROGRESS_STOP || (one_step && progress != PROGRESS_NONE))
             break;
     }
     machine->outcome.rip = machine->processor[machine->outcome.cpu]->cpu.regs[REG_RIP];
