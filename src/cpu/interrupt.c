@@ -79,12 +79,16 @@ static bool interrupts_enabled(const struct cpu *cpu)
 
 bool interrupt_wakes(const struct cpu *cpu)
 {
-    if (cpu->pending & (PENDING_INIT | PENDING_VMX))
+    if (cpu->pending & PENDING_VMX)
+        return true;
+    // INIT is blocked in VMX root operation, and in a guest that waits for SIPI.
+    if ((cpu->pending & PENDING_INIT) &&
+        (!cpu->vmx_operation || (cpu->non_root && cpu->activity != ACTIVITY_WAIT_FOR_SIPI)))
         return true;
     if (cpu->activity == ACTIVITY_WAIT_FOR_SIPI)
         return (cpu->pending & PENDING_SIPI) != 0;
     if (cpu->pending & PENDING_NMI)
-        return cpu->non_root || !(cpu->interruptibility & BLOCKING_NMI);
+        return (cpu->intercepts & BIT(INTERCEPT_NMI)) || !(cpu->interruptibility & BLOCKING_NMI);
     if (cpu->activity == ACTIVITY_SHUTDOWN)
         return false;
     if (cpu->pending & PENDING_DEBUG)
