@@ -258,9 +258,6 @@ cycle_t board_next_event(const struct machine *machine)
         cycle_t apic = lapic_next_event(&machine->processor[i]->lapic);
         if (apic < next)
             next = apic;
-        cycle_t vmx = vmx_next_event(&machine->processor[i]->cpu);
-        if (vmx < next)
-            next = vmx;
     }
     return next;
 }
@@ -275,7 +272,18 @@ void board_advance(struct machine *machine, cycle_t now)
         struct processor *processor = machine->processor[i];
         if (lapic_next_event(&processor->lapic) <= now)
             lapic_advance(&processor->lapic, now);
-        if (vmx_next_event(&processor->cpu) <= now)
-            processor->cpu.pending |= PENDING_VMX;
     }
+}
+
+bool board_may_signal(const struct machine *machine)
+{
+    for (unsigned pin = 0; pin < IOAPIC_PINS; pin++) {
+        uint64_t entry = machine->ioapic.redirection[pin];
+        unsigned mode = (unsigned)(entry >> 8 & 7);
+        if (!(entry & BIT(16)) && (mode == APIC_NMI || mode == APIC_INIT))
+            return true;
+    }
+    uint32_t lint0 = machine->processor[0]->lapic.lvt[LAPIC_LVT_LINT0]; // that of the 8259A
+    unsigned mode = lint0 >> 8 & 7;
+    return !(lint0 & BIT(16)) && (mode == APIC_NMI || mode == APIC_INIT);
 }

@@ -41,7 +41,7 @@ struct machine {
     struct bus bus;
     struct processor *processor[VMXON_MAX_CPUS];
     unsigned processor_count;
-    unsigned running;        // index of the processor whose turn it is
+    unsigned running;        // index of the processor that runs, or ran last
     const struct cpu_profile *profile;
     struct vmx_caps vmx_caps;
     uint64_t cycle_hz;
@@ -56,7 +56,10 @@ struct machine {
     struct acpi_pm acpi_pm;
     bool a20_enabled;
 
-    cycle_t turn_end;        // every processor runs to here before devices are advanced again
+    // The turn (run.c): every processor runs to its end before devices are advanced again.
+    cycle_t turn_start, turn_end;
+    unsigned turn_next;      // index of the processor whose part it is; processor_count: the turn is over
+    bool turn_idle;          // no processor has run in it yet
     cycle_t slept_until;     // time passed while all processors slept
     bool loaded;
     bool ended;              // `outcome` says how; further runs end at once
@@ -73,6 +76,8 @@ void board_init(struct machine *machine, const struct vmxon_config *config);
 // First cycle at which some device wants board_advance, or CYCLE_NEVER.
 cycle_t board_next_event(const struct machine *machine);
 void board_advance(struct machine *machine, cycle_t now);
+// True if a device can send an NMI or INIT, which wake processors that do not take interrupts.
+bool board_may_signal(const struct machine *machine);
 
 // The clock as devices see it: that of the processor whose turn it is.
 static inline cycle_t machine_now(const struct machine *machine)
