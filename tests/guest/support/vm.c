@@ -74,11 +74,13 @@ uint32_t vm_resume(void)
     return (uint32_t)vmcs_read(VMCS_EXIT_REASON);
 }
 
-uint32_t vm_run(const void *code)
+uint32_t vm_run(const void *code) { return vm_run_with(code, RFLAGS_FIXED); }
+
+uint32_t vm_run_with(const void *code, uint64_t rflags)
 {
     vmcs_write(VMCS_GUEST_RIP, (uint64_t)code);
     vmcs_write(VMCS_GUEST_RSP, (uint64_t)(vm_stack + sizeof vm_stack));
-    vmcs_write(VMCS_GUEST_RFLAGS, RFLAGS_FIXED);
+    vmcs_write(VMCS_GUEST_RFLAGS, rflags);
     vmcs_write(VMCS_GUEST_INTERRUPTIBILITY_STATE, 0);
     vmcs_write(VMCS_GUEST_ACTIVITY_STATE, ACTIVITY_ACTIVE);
     vmcs_write(VMCS_GUEST_PENDING_DEBUG_EXCEPTIONS, 0);

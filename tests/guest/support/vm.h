@@ -86,6 +86,7 @@ void vm_set_controls(struct vm_controls controls);
 
 /* Enters with RIP at `code`, an empty stack, RFLAGS 2, active, nothing blocked; returns the exit reason. */
 uint32_t vm_run(const void *code);
+uint32_t vm_run_with(const void *code, uint64_t rflags); /* the same with other RFLAGS */
 
 /* Enters where the guest stopped. A VMfail ends the run with a report. */
 uint32_t vm_resume(void);
