@@ -35,7 +35,7 @@ static void describe_bit(void *owner, const struct vmx_capability_bit *bit)
     else
         snprintf(value, sizeof value, "%s",
                  bit->must_be_1 ? "must be 1" : bit->value ? "yes" : bit->withheld ? "no (not offered by vmxon)" : "no");
-    print(owner, "    %-7s %-38s %s", range, bit->title, value);
+    print(owner, "    %-7s %-64s %s", range, bit->title, value);
 }
 
 bool vmxon_describe_capabilities(const char *profile_name, void (*line)(void *user, const char *text), void *user)

@@ -90,6 +90,7 @@ enum vmxon_status vmxon_create(const struct vmxon_config *config, struct vmxon *
     }
     machine->lockstep = config->lockstep;
     board_init(machine, config);
+    firmware_init(machine);
     for (unsigned i = 1; i < machine->processor_count; i++)
         machine->processor[i]->cpu.activity = ACTIVITY_WAIT_FOR_SIPI;
     *result = (struct vmxon *)machine;

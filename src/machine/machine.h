@@ -73,6 +73,8 @@ struct machine {
 
 // Wires the devices to the bus, to each other and to the processors. Called once, after the processors exist.
 void board_init(struct machine *machine, const struct vmxon_config *config);
+// Puts into memory what firmware leaves there. Called once, before an image is loaded.
+void firmware_init(struct machine *machine);
 // First cycle at which some device wants board_advance, or CYCLE_NEVER.
 cycle_t board_next_event(const struct machine *machine);
 void board_advance(struct machine *machine, cycle_t now);
