@@ -151,11 +151,11 @@ enum invpcid_type { INVPCID_ADDRESS, INVPCID_CONTEXT, INVPCID_ALL, INVPCID_ALL_B
 
 static bool invpcid_valid(const struct cpu *cpu, uint64_t type, uint64_t pcid, gva_t linear)
 {
-    if (type > INVPCID_ALL_BUT_GLOBAL)
+    if (type > INVPCID_ALL_BUT_GLOBAL || (pcid & ~CR3_PCID_MASK))
         return false;
     if (type >= INVPCID_ALL)
         return true;
-    if ((pcid & ~CR3_PCID_MASK) || (pcid && !(cpu->cr4 & CR4_PCIDE)))
+    if (pcid && !(cpu->cr4 & CR4_PCIDE))
         return false;
     return type != INVPCID_ADDRESS || is_canonical(linear, cpu->profile->linear_width);
 }
