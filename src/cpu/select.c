@@ -135,7 +135,8 @@ void select_normalize(struct insn *in)
 // The variant for a memory operand, or -1: only the general handler will do.
 static int memory_variant(const struct insn *in, unsigned mode)
 {
-    bool code64 = (mode & MODE_CODE_MASK) == MODE_CODE64, based = in->segment >= SEG_FS;
+    bool code64 = (mode & MODE_CODE_MASK) == MODE_CODE64;
+    bool based = in->segment >= SEG_FS || (in->segment == SEG_CS && !code64); // MODE_FLAT does not promise a writable CS
     bool address_only = in->op == OP_LEA;
     if (in->moffs || (in->flags & INSN_RIP_WRAP))
         return -1;
