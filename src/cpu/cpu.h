@@ -117,7 +117,11 @@ enum intercept {
     INTERCEPT_TASK_SWITCH,
     INTERCEPT_EXCEPTION,        // any exception is to be shown to vmx->exception
     INTERCEPT_EXTERNAL_INTERRUPT, INTERCEPT_NMI, INTERCEPT_IRET_NMI, // IRET: virtual NMIs, or NMI exiting without them
+    // The control that enables the instruction is 0: #UD before all other faults (exec_withheld), no callback.
+    INTERCEPT_NO_RDTSCP, INTERCEPT_NO_INVPCID, INTERCEPT_NO_XSAVES,
+    INTERCEPT_COUNT
 };
+static_assert(INTERCEPT_COUNT <= 64, "cpu->intercepts has 64 bits");
 
 struct cpu;
 

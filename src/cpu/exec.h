@@ -88,6 +88,9 @@ static inline enum exec_result exec_intercept(struct cpu *cpu, const struct insn
     return cpu->vmx_ops->intercept(cpu, in, what, operand);
 }
 
+// True if an instruction is undefined in VMX non-root operation because the control that enables it is 0: INTERCEPT_NO_*.
+static inline bool exec_withheld(const struct cpu *cpu, enum intercept what) { return (cpu->intercepts & BIT(what)) != 0; }
+
 // --- memory, the complete way: segment checks, canonicality, alignment check, page split, paging, MMIO. False: cpu->event is set.
 // size: 1, 2, 4, 8 bytes. offset: effective address, already truncated to the address size.
 bool mem_read(struct cpu *cpu, enum segment_register segment, uint64_t offset, unsigned size, uint64_t *value);

@@ -352,7 +352,7 @@ enum exec_result exec_xrstor(struct cpu *cpu, const struct insn *in)
 // IA32_XSS is always 0: XSAVES and XRSTORS handle the components of XCR0. Order: #UD, #GP(CPL), the exit, then #NM and the operand.
 static enum exec_result begin_supervisor(struct cpu *cpu, const struct insn *in, uint64_t offset, enum intercept what, enum mmu_access access)
 {
-    if (!(cpu->cr4 & CR4_OSXSAVE) || !cpu_has(cpu, FEATURE_XSAVES))
+    if (!(cpu->cr4 & CR4_OSXSAVE) || !cpu_has(cpu, FEATURE_XSAVES) || exec_withheld(cpu, INTERCEPT_NO_XSAVES))
         return raise_exception(cpu, VECTOR_UD);
     if (cpu->cpl != 0)
         return raise_error(cpu, VECTOR_GP, 0);

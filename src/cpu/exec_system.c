@@ -163,7 +163,7 @@ static bool invpcid_valid(const struct cpu *cpu, uint64_t type, uint64_t pcid, g
 enum exec_result exec_invpcid(struct cpu *cpu, const struct insn *in)
 {
     uint64_t offset = begin_system_operand(cpu, in), descriptor[2];
-    if (!cpu_has(cpu, FEATURE_INVPCID))
+    if (!cpu_has(cpu, FEATURE_INVPCID) || exec_withheld(cpu, INTERCEPT_NO_INVPCID))
         return raise_exception(cpu, VECTOR_UD);
     if (cpu->cpl != 0)
         return raise_error(cpu, VECTOR_GP, 0);
@@ -216,7 +216,7 @@ enum exec_result exec_rdtsc(struct cpu *cpu, const struct insn *in) { return rea
 
 enum exec_result exec_rdtscp(struct cpu *cpu, const struct insn *in)
 {
-    if (cpu_has(cpu, FEATURE_RDTSCP))
+    if (cpu_has(cpu, FEATURE_RDTSCP) && !exec_withheld(cpu, INTERCEPT_NO_RDTSCP))
         return read_tsc(cpu, in, INTERCEPT_RDTSCP);
     exec_begin_system(cpu, in);
     return raise_exception(cpu, VECTOR_UD);
@@ -242,7 +242,7 @@ enum exec_result exec_rdpmc(struct cpu *cpu, const struct insn *in)
 enum exec_result exec_rdpid(struct cpu *cpu, const struct insn *in)
 {
     exec_begin_system(cpu, in);
-    if (!cpu_has(cpu, FEATURE_RDPID))
+    if (!cpu_has(cpu, FEATURE_RDPID) || exec_withheld(cpu, INTERCEPT_NO_RDTSCP)) // it reads the same MSR
         return raise_exception(cpu, VECTOR_UD);
     reg_write(cpu, in->rm, cpu_64bit(cpu) ? 8 : 4, cpu->tsc_aux);
     return exec_end_system(cpu, in);

@@ -67,14 +67,13 @@ static uint64_t primary_intercepts(uint32_t primary)
     return word;
 }
 
-// A control at 0 that makes an instruction #UD is an intercept as well: intercept_instruction raises the fault.
 static uint64_t secondary_intercepts(uint32_t secondary)
 {
     uint64_t word = 0;
     if (secondary & SECONDARY_DESCRIPTOR_TABLE_EXITING)
         word |= BIT(INTERCEPT_DESCRIPTOR_TABLE);
     if (!(secondary & SECONDARY_ENABLE_RDTSCP))
-        word |= BIT(INTERCEPT_RDTSCP);
+        word |= BIT(INTERCEPT_NO_RDTSCP);
     if (secondary & SECONDARY_WBINVD_EXITING)
         word |= BIT(INTERCEPT_WBINVD);
     if (secondary & SECONDARY_PAUSE_LOOP_EXITING)
@@ -84,7 +83,9 @@ static uint64_t secondary_intercepts(uint32_t secondary)
     if (secondary & SECONDARY_RDSEED_EXITING)
         word |= BIT(INTERCEPT_RDSEED);
     if (!(secondary & SECONDARY_ENABLE_INVPCID))
-        word |= BIT(INTERCEPT_INVPCID);
+        word |= BIT(INTERCEPT_NO_INVPCID);
+    if (!(secondary & SECONDARY_ENABLE_XSAVES_XRSTORS))
+        word |= BIT(INTERCEPT_NO_XSAVES);
     return word | BIT(INTERCEPT_XSAVES) | BIT(INTERCEPT_XRSTORS);
 }
 
@@ -365,25 +366,14 @@ static enum exec_result random_number(struct cpu *cpu, const struct insn *in, en
 static enum exec_result xsaves(struct cpu *cpu, const struct insn *in, enum vmx_exit_reason reason)
 {
     const struct vmx *vmx = cpu->vmx;
-    if (!(vmx->secondary & SECONDARY_ENABLE_XSAVES_XRSTORS))
-        return raise_exception(cpu, VECTOR_UD);
     uint64_t components = ((uint64_t)CPU_RDX(cpu) << 32) | CPU_RAX(cpu);
     if (!(components & cpu->xss & vmcs_get(vmx->current, VMCS_XSS_EXITING_BITMAP)))
         return EXEC_NEXT;
     return vmx_exit_instruction_info(cpu, in, reason, instruction_displacement(cpu, in), instruction_information(in));
 }
 
-static enum exec_result rdtscp(struct cpu *cpu, const struct insn *in)
-{
-    if (!(cpu->vmx->secondary & SECONDARY_ENABLE_RDTSCP))
-        return raise_exception(cpu, VECTOR_UD);
-    return vmx_exit_instruction(cpu, in, EXIT_RDTSCP, 0);
-}
-
 static enum exec_result invpcid(struct cpu *cpu, const struct insn *in)
 {
-    if (!(cpu->vmx->secondary & SECONDARY_ENABLE_INVPCID))
-        return raise_exception(cpu, VECTOR_UD);
     return vmx_exit_instruction_info(cpu, in, EXIT_INVPCID, instruction_displacement(cpu, in),
                                      instruction_information_reg2(in));
 }
@@ -415,7 +405,7 @@ enum exec_result intercept_instruction(struct cpu *cpu, const struct insn *in, e
     case INTERCEPT_INVLPG: return vmx_exit_instruction(cpu, in, EXIT_INVLPG, operand);
     case INTERCEPT_RDPMC: return vmx_exit_instruction(cpu, in, EXIT_RDPMC, 0);
     case INTERCEPT_RDTSC: return vmx_exit_instruction(cpu, in, EXIT_RDTSC, 0);
-    case INTERCEPT_RDTSCP: return rdtscp(cpu, in);
+    case INTERCEPT_RDTSCP: return vmx_exit_instruction(cpu, in, EXIT_RDTSCP, 0);
     case INTERCEPT_RSM: return EXEC_NEXT; // #UD outside SMM
     case INTERCEPT_MOV_TO_CR0:
     case INTERCEPT_MOV_TO_CR3:
@@ -447,6 +437,10 @@ enum exec_result intercept_instruction(struct cpu *cpu, const struct insn *in, e
     case INTERCEPT_EXCEPTION:
     case INTERCEPT_EXTERNAL_INTERRUPT:
     case INTERCEPT_NMI: break; // these have callbacks of their own
+    case INTERCEPT_NO_RDTSCP:
+    case INTERCEPT_NO_INVPCID:
+    case INTERCEPT_NO_XSAVES:
+    case INTERCEPT_COUNT: break; // these none
     }
     return EXEC_NEXT;
 }

@@ -1,6 +1,7 @@
 // Which instructions exit under which controls, with which qualification. SDM 3C ch. 26, 28.2.1.
 #include <stdlib.h>
 
+#include "cpu/profile.h"
 #include "vmx_fixture.h"
 
 static struct fixture *f;
@@ -308,6 +309,26 @@ START_TEST(instructions_need_their_enabling_control)
 }
 END_TEST
 
+// RDTSCP, RDPID, INVPCID, XSAVES, XRSTORS (SDM 3C 26.3): #UD comes before the faults of CR4.TSD and CPL.
+START_TEST(a_withheld_instruction_is_undefined_before_anything_else)
+{
+    static const struct row withheld[] = {
+        {"rdtscp", 3, {0x0F, 0x01, 0xF9}, NEVER, 0, 0, 0},
+        {"rdpid", 4, {0xF3, 0x0F, 0xC7, 0xF8}, NEVER, 0, 0, 0},
+        {"invpcid", 5, {0x66, 0x0F, 0x38, 0x82, 0x03}, NEVER, 0, 0, 0},
+        {"xsaves", 4, {0x48, 0x0F, 0xC7, 0x2B}, NEVER, 0, 0, 0},
+        {"xrstors", 4, {0x48, 0x0F, 0xC7, 0x1B}, NEVER, 0, 0, 0},
+    };
+    f->cpu.profile = cpu_profile_find("icelake"); // has RDPID
+    fixture_put(f, VMCS_GUEST_CR4, fixture_get(f, VMCS_GUEST_CR4) | CR4_TSD | CR4_OSXSAVE);
+    fixture_enter_guest(f);
+    fixture_set_cpl3(f);
+    fixture_run(f, withheld[_i].code, withheld[_i].length);
+    ck_assert_msg(fixture_exceptions(f, VECTOR_UD) == 1, "%s is not undefined", withheld[_i].name);
+    ck_assert_uint_eq(fixture_exceptions(f, VECTOR_GP), 0);
+}
+END_TEST
+
 START_TEST(pause_loops)
 {
     fixture_enable_secondary(f, SECONDARY_PAUSE_LOOP_EXITING);
@@ -390,6 +411,7 @@ int main(void)
     tcase_add_test(tc, msr_bitmaps);
     tcase_add_test(tc, tsc_offset);
     tcase_add_test(tc, instructions_need_their_enabling_control);
+    tcase_add_loop_test(tc, a_withheld_instruction_is_undefined_before_anything_else, 0, 5);
     tcase_add_test(tc, pause_loops);
     tcase_add_test(tc, tpr_shadow);
     tcase_add_test(tc, fixed_bits_hold_in_vmx_operation);
