@@ -42,14 +42,12 @@ static bool limit_permits(const struct segment *s, uint64_t offset, unsigned siz
     return last <= s->limit || s->limit == 0xFFFFFFFF;
 }
 
-static unsigned canonical_width(const struct cpu *cpu) { return cpu_linear_width(cpu); }
-
 bool mem_linear(struct cpu *cpu, enum segment_register segment, uint64_t offset, unsigned size, enum mmu_access access, gva_t *linear)
 {
     const struct segment *s = &cpu->segments[segment];
     if (likely(cpu_64bit(cpu))) {
         *linear = offset + (segment >= SEG_FS ? s->base : 0);
-        unsigned width = canonical_width(cpu);
+        unsigned width = cpu_linear_width(cpu);
         if (unlikely(!is_canonical(*linear, width) || !is_canonical(*linear + size - 1, width)))
             return segment_fault(cpu, segment);
         return true;
