@@ -52,6 +52,7 @@ static bool make_processor(struct machine *machine, unsigned index, const struct
     if (!cpu_init(&processor->cpu, &machine->bus, machine->profile, index))
         return false;
     processor->cpu.random_state = config->seed + index;
+    processor->cpu.package_cpus = config->cpus;
     vmx_init(&processor->vmx, &processor->cpu, &machine->vmx_caps);
     return true;
 }
