@@ -87,8 +87,8 @@ bool interrupt_wakes(const struct cpu *cpu)
         return true;
     if (cpu->activity == ACTIVITY_WAIT_FOR_SIPI)
         return (cpu->pending & PENDING_SIPI) != 0;
-    if (cpu->pending & PENDING_NMI)
-        return (cpu->intercepts & BIT(INTERCEPT_NMI)) || !(cpu->interruptibility & BLOCKING_NMI);
+    if ((cpu->pending & PENDING_NMI) && !(cpu->interruptibility & BLOCKING_NMI)) // exits and delivery are blocked alike
+        return true;
     if (cpu->activity == ACTIVITY_SHUTDOWN)
         return false;
     if (cpu->pending & PENDING_DEBUG)

@@ -138,6 +138,23 @@ START_TEST(hlt_sleeps_without_events)
 }
 END_TEST
 
+START_TEST(an_interrupt_wakes_hlt_while_an_nmi_is_blocked)
+{
+    enter_protected(0);
+    code(0xF4);
+    cpu_set_rflags(cpu, RFLAGS_IF);
+    cpu->interruptibility |= BLOCKING_NMI;
+    cpu->pending |= PENDING_NMI;
+    ck_assert_int_eq(step(), EXEC_HALT);
+    ck_assert(!interrupt_wakes(cpu));
+    assert_interrupt(0x50);
+    ck_assert(interrupt_wakes(cpu));
+    step();
+    ck_handler(0x50);
+    ck_assert(cpu->pending & PENDING_NMI);
+}
+END_TEST
+
 START_TEST(mwait_wakes_on_masked_interrupt)
 {
     enter_protected(0);
@@ -382,6 +399,7 @@ int main(void)
     T(nmi_is_delivered_and_blocks);
     T(nmi_ranks_above_interrupts);
     T(hlt_sleeps_without_events);
+    T(an_interrupt_wakes_hlt_while_an_nmi_is_blocked);
     T(mwait_wakes_on_masked_interrupt);
     T(init_and_sipi_start_an_application_processor);
     T(reset_state);
