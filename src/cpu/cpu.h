@@ -197,7 +197,7 @@ struct cpu {
     const struct insn *next_insn; // EXEC_BLOCK: where to go on
     uint64_t addr_mask[4];        // by insn.addr_log2: address-size masks
     uint64_t segment_base[8];     // base used by the fast handlers, by enum segment_register
-    uint64_t rip_mask;            // 16, 32 or 64 ones
+    uint64_t rip_mask;            // 32 or 64 ones
     uint32_t stop_block;          // != 0: leave the block after the current instruction (set by slow paths)
     uint32_t pending;             // enum pending: looked at between blocks
     uint64_t intercepts;          // BIT(enum intercept); 0 outside non-root
@@ -234,7 +234,8 @@ struct cpu {
     bool event_delivered;         // an event was delivered since debug_step_begin(): no single-step trap after it
     uint64_t monitor_address;
     bool monitor_armed;
-    bool mwait_unmasked;          // HLT state entered by MWAIT with ECX bit 0: an interrupt ends it even if RFLAGS.IF = 0
+    bool mwait;                   // the HLT state was entered by MWAIT (for VMX it is the active state)
+    bool mwait_unmasked;          // by MWAIT with ECX bit 0: an interrupt ends it even if RFLAGS.IF = 0
 
     // --- VMX, owned by src/vmx ---
     bool vmx_operation;           // VMXON executed

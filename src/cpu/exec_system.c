@@ -60,7 +60,7 @@ enum exec_result exec_hlt(struct cpu *cpu, const struct insn *in)
     if (r != EXEC_NEXT)
         return r;
     cpu->activity = ACTIVITY_HLT;
-    cpu->mwait_unmasked = false;
+    cpu->mwait = cpu->mwait_unmasked = false;
     exec_end_system(cpu, in);
     return EXEC_HALT;
 }
@@ -292,6 +292,7 @@ enum exec_result exec_mwait(struct cpu *cpu, const struct insn *in)
     if (!armed || cpu->package_cpus > 1)
         return EXEC_DONE;
     cpu->activity = ACTIVITY_HLT;
+    cpu->mwait = true;
     cpu->mwait_unmasked = (extensions & 1) != 0;
     interrupt_recheck(cpu);
     return EXEC_HALT;

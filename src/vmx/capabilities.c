@@ -197,16 +197,14 @@ static void fill_controls(struct vmx_caps *caps)
         caps->vmfunc.may = caps->msr[VMFUNC];
 }
 
-static bool ept_bit(const struct vmx_caps *caps, unsigned bit) { return caps->ept_vpid >> bit & 1; }
-
 static void fill_ept(struct vmx_caps *caps)
 {
     caps->ept_vpid = caps->msr[EPT_VPID_CAP];
-    caps->ept = (struct ept_caps){.execute_only = ept_bit(caps, 0),
-                                  .walk_length_5 = ept_bit(caps, 7),
-                                  .page_2m = ept_bit(caps, 16),
-                                  .page_1g = ept_bit(caps, 17),
-                                  .advanced_violation_info = ept_bit(caps, 22),
+    caps->ept = (struct ept_caps){.execute_only = caps->ept_vpid & VMX_EPT_VPID_CAP_EXECUTE_ONLY,
+                                  .walk_length_5 = caps->ept_vpid & VMX_EPT_VPID_CAP_WALK_LENGTH_5,
+                                  .page_2m = caps->ept_vpid & VMX_EPT_VPID_CAP_PAGE_2M,
+                                  .page_1g = caps->ept_vpid & VMX_EPT_VPID_CAP_PAGE_1G,
+                                  .advanced_violation_info = caps->ept_vpid & VMX_EPT_VPID_CAP_ADVANCED_EXIT_INFORMATION,
                                   .maxphyaddr = caps->maxphyaddr};
 }
 
@@ -240,7 +238,7 @@ bool vmx_caps_init(struct vmx_caps *caps, const char *profile, unsigned maxphyad
     }
     caps->basic = caps->msr[BASIC];
     caps->misc = caps->msr[MISC];
-    caps->revision = (uint32_t)bits_get(caps->basic, 30, 0);
+    caps->revision = (uint32_t)vmx_capability_field(caps->basic, VMX_BASIC_VMCS_REVISION);
     caps->cr0_fixed0 = caps->msr[CR0_FIXED0];
     caps->cr0_fixed1 = caps->msr[CR0_FIXED1];
     caps->cr4_fixed0 = caps->msr[CR4_FIXED0];

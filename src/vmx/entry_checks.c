@@ -11,10 +11,7 @@
 #include "base/assert.h"
 #include "vmx/transition.h"
 
-#define VIRTUAL_APIC_VTPR             0x80
-#define VMX_BASIC_NO_ERROR_CODE_CHECK BIT(56) // software may inject hardware exceptions with or without error code
-#define VMX_MISC_INJECT_LENGTH_0      BIT(30)
-#define EPT_CAP_SHADOW_STACK          BIT(23)
+#define VIRTUAL_APIC_VTPR 0x80
 
 #define CR0_NOT_CHECKED (CR0_NW | CR0_CD)
 #define CR3_PAE_BASE    BITS(31, 5)
@@ -60,24 +57,24 @@ static inline bool pat_valid(uint64_t pat)
 static inline bool eptp_memory_type_valid(const struct vmx_caps *caps, uint64_t eptp)
 {
     uint64_t type = bits_get(eptp, 2, 0);
-    return (type == 0 && (caps->ept_vpid & EPT_CAP_UC)) || (type == 6 && (caps->ept_vpid & EPT_CAP_WB));
+    return (type == 0 && (caps->ept_vpid & VMX_EPT_VPID_CAP_EPT_UC)) || (type == 6 && (caps->ept_vpid & VMX_EPT_VPID_CAP_EPT_WB));
 }
 
 static inline bool eptp_walk_length_valid(const struct vmx_caps *caps, uint64_t eptp)
 {
     uint64_t length_minus_1 = bits_get(eptp, 5, 3);
-    return (length_minus_1 == 3 && (caps->ept_vpid & EPT_CAP_WALK_4)) ||
-           (length_minus_1 == 4 && (caps->ept_vpid & EPT_CAP_WALK_5));
+    return (length_minus_1 == 3 && (caps->ept_vpid & VMX_EPT_VPID_CAP_WALK_LENGTH_4)) ||
+           (length_minus_1 == 4 && (caps->ept_vpid & VMX_EPT_VPID_CAP_WALK_LENGTH_5));
 }
 
 static inline bool eptp_accessed_dirty_valid(const struct vmx_caps *caps, uint64_t eptp)
 {
-    return !(eptp & EPTP_ACCESSED_DIRTY) || (caps->ept_vpid & EPT_CAP_ACCESSED_DIRTY);
+    return !(eptp & EPTP_ACCESSED_DIRTY) || (caps->ept_vpid & VMX_EPT_VPID_CAP_ACCESSED_DIRTY);
 }
 
 static inline bool eptp_shadow_stack_valid(const struct vmx_caps *caps, uint64_t eptp)
 {
-    return !(eptp & BIT(7)) || (caps->ept_vpid & EPT_CAP_SHADOW_STACK);
+    return !(eptp & BIT(7)) || (caps->ept_vpid & VMX_EPT_VPID_CAP_SHADOW_STACK);
 }
 
 static inline bool eptp_reserved_valid(uint64_t eptp) { return !(eptp & BITS(11, 8)); }
@@ -113,8 +110,13 @@ static inline bool wakes_hlt(uint64_t info)
 
 static inline bool activity_supported(const struct vmx_caps *caps, uint64_t activity)
 {
-    // IA32_VMX_MISC bits 6, 7, 8 stand for the activity states 1, 2, 3.
-    return activity == ACTIVITY_ACTIVE || (activity <= ACTIVITY_WAIT_FOR_SIPI && (caps->misc >> (5 + activity) & 1));
+    switch (activity) {
+    case ACTIVITY_ACTIVE: return true;
+    case ACTIVITY_HLT: return caps->misc & VMX_MISC_ACTIVITY_HLT;
+    case ACTIVITY_SHUTDOWN: return caps->misc & VMX_MISC_ACTIVITY_SHUTDOWN;
+    case ACTIVITY_WAIT_FOR_SIPI: return caps->misc & VMX_MISC_ACTIVITY_WAIT_FOR_SIPI;
+    default: return false;
+    }
 }
 
 // The states in which BS has to agree with RFLAGS.TF, since the single step of the instruction before must be pending.

@@ -138,16 +138,15 @@ enum exec_result event_inject(struct cpu *cpu, uint32_t info)
 
 // --- VMX-preemption timer (26.5.1) --------------------------------------------------------------------------------
 
-static unsigned timer_shift(const struct vmx *vmx) { return (unsigned)(vmx->caps->misc & VMX_MISC_TIMER_SHIFT); }
+static unsigned timer_shift(const struct vmx *vmx) { return (unsigned)(vmx->caps->misc & VMX_MISC_PREEMPTION_TIMER_RATE); }
 
-// The timer counts down each time bit X of the TSC changes, X being IA32_VMX_MISC bits 4:0.
+// The timer counts down each time bit X of the TSC changes, X being IA32_VMX_MISC bits 4:0. It keeps its rate if the guest writes the TSC.
 void preemption_timer_start(struct cpu *cpu, uint32_t value)
 {
     struct vmx *vmx = cpu->vmx;
     uint64_t tsc = cpu_tsc(cpu);
     unsigned shift = timer_shift(vmx);
-    vmx->preemption_end = (tsc >> shift) + value;
-    uint64_t wait = value ? (vmx->preemption_end << shift) - tsc : 0;
+    uint64_t wait = value ? (((tsc >> shift) + value) << shift) - tsc : 0;
     vmx->preemption_deadline = cpu_now(cpu) + wait;
     // The deadline of this turn may lie beyond.
     if (vmx->preemption_deadline < cpu->deadline) {
@@ -163,8 +162,8 @@ uint32_t preemption_timer_value(const struct cpu *cpu)
     const struct vmx *vmx = cpu->vmx;
     if (vmx->preemption_deadline == UINT64_MAX)
         return (uint32_t)vmcs_get(vmx->current, VMCS_PREEMPTION_TIMER_VALUE);
-    uint64_t ticks = cpu_tsc(cpu) >> timer_shift(vmx);
-    return timer_expired(cpu) || ticks >= vmx->preemption_end ? 0 : (uint32_t)(vmx->preemption_end - ticks);
+    uint64_t tick = BIT(timer_shift(vmx));
+    return timer_expired(cpu) ? 0 : (uint32_t)((vmx->preemption_deadline - cpu_now(cpu) + tick - 1) / tick);
 }
 
 cycle_t vmx_next_event(const struct cpu *cpu)

@@ -133,7 +133,8 @@ static void save_non_register_state(const struct cpu *cpu, struct vmcs_region *v
         interruptibility |= vmx->virtual_nmi_blocking ? (uint32_t)BLOCKING_NMI : 0;
     }
     vmcs_put(vmcs, VMCS_GUEST_INTERRUPTIBILITY_STATE, interruptibility & (uint32_t)~BLOCKING_SMI);
-    vmcs_put(vmcs, VMCS_GUEST_ACTIVITY_STATE, cpu->activity);
+    bool waits = cpu->activity == ACTIVITY_HLT && cpu->mwait; // a state that the field never reflects (25.4.2)
+    vmcs_put(vmcs, VMCS_GUEST_ACTIVITY_STATE, waits ? ACTIVITY_ACTIVE : cpu->activity);
 
     bool held_by_mov_ss = (interruptibility & BLOCKING_MOV_SS) && !exit->is_debug_exception;
     bool saves = exit->saves_pending_debug || held_by_mov_ss;

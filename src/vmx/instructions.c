@@ -3,6 +3,7 @@
 // Each follows its row of checks: #UD, VM exit in non-root operation, #GP by CPL, operand faults and VMfails in the order of the
 // SDM's operation section. One function an instruction; what several share stands first.
 // Leaves out: SMX, A20M (never asserted in VMX operation), the dual-monitor treatment of SMIs.
+#include "vmx/entry_checks.h"
 #include "vmx/transition.h"
 
 // --- Ends of an instruction (31.2 "Conventions") ------------------------------------------------------------------
@@ -94,7 +95,7 @@ static enum exec_result enter_instruction(struct cpu *cpu, const struct insn *in
 // Page-aligned and within what VMX addresses may reach.
 static bool is_region_address(const struct vmx *vmx, uint64_t address)
 {
-    unsigned width = vmx->caps->basic & VMX_BASIC_32BIT_ADDRESSES ? 32 : vmx->caps->maxphyaddr;
+    unsigned width = vmx->caps->basic & VMX_BASIC_ADDRESSES_32_BIT ? 32 : vmx->caps->maxphyaddr;
     return !(address & PAGE_OFFSET_MASK) && !(address >> width);
 }
 
@@ -350,17 +351,6 @@ static enum exec_result vmcall(struct cpu *cpu, const struct insn *in)
 
 // --- INVEPT, INVVPID ----------------------------------------------------------------------------------------------
 
-bool eptp_is_valid(const struct vmx_caps *caps, uint64_t eptp)
-{
-    uint64_t type = bits_get(eptp, 2, 0), length = bits_get(eptp, 5, 3);
-    bool type_ok = (type == 0 && (caps->ept_vpid & EPT_CAP_UC)) || (type == 6 && (caps->ept_vpid & EPT_CAP_WB));
-    bool length_ok =
-        (length == 3 && (caps->ept_vpid & EPT_CAP_WALK_4)) || (length == 4 && (caps->ept_vpid & EPT_CAP_WALK_5));
-    if (!type_ok || !length_ok || (eptp & BITS(11, 7)) || (eptp >> caps->maxphyaddr))
-        return false;
-    return !(eptp & EPTP_ACCESSED_DIRTY) || (caps->ept_vpid & EPT_CAP_ACCESSED_DIRTY);
-}
-
 // Reads the 128-bit descriptor.
 static bool read_descriptor(struct cpu *cpu, const struct insn *in, uint64_t offset, uint64_t descriptor[2])
 {
@@ -370,18 +360,18 @@ static bool read_descriptor(struct cpu *cpu, const struct insn *in, uint64_t off
 static enum exec_result invept(struct cpu *cpu, const struct insn *in, uint64_t offset)
 {
     const struct vmx_caps *caps = cpu->vmx->caps;
-    if (!(caps->ept_vpid & EPT_CAP_INVEPT))
+    if (!(caps->ept_vpid & VMX_EPT_VPID_CAP_INVEPT))
         return raise_exception(cpu, VECTOR_UD);
     enum exec_result result = enter_instruction(cpu, in);
     if (result != EXEC_NEXT)
         return result;
     uint64_t type = reg_read(cpu, in->reg, register_size(cpu));
-    if (type < 1 || type > 2 || !(caps->ept_vpid & BIT(EPT_CAP_INVEPT_TYPE_BIT + type)))
+    if (type < 1 || type > 2 || !(caps->ept_vpid & VMX_EPT_VPID_CAP_INVEPT_SINGLE << (type - 1)))
         return vmx_fail(cpu, in, ERROR_INVALID_OPERAND);
     uint64_t descriptor[2];
     if (!read_descriptor(cpu, in, offset, descriptor))
         return EXEC_FAULT;
-    if (type == 1 && !eptp_is_valid(caps, descriptor[0]))
+    if (type == 1 && !entry_check_eptp(caps, descriptor[0]))
         return vmx_fail(cpu, in, ERROR_INVALID_OPERAND);
     cpu_charge(cpu, TIMING_INVEPT);
     if (type == 1)
@@ -405,13 +395,13 @@ static bool invvpid_descriptor_valid(const struct vmx_caps *caps, uint64_t type,
 static enum exec_result invvpid(struct cpu *cpu, const struct insn *in, uint64_t offset)
 {
     const struct vmx_caps *caps = cpu->vmx->caps;
-    if (!(caps->ept_vpid & EPT_CAP_INVVPID))
+    if (!(caps->ept_vpid & VMX_EPT_VPID_CAP_INVVPID))
         return raise_exception(cpu, VECTOR_UD);
     enum exec_result result = enter_instruction(cpu, in);
     if (result != EXEC_NEXT)
         return result;
     uint64_t type = reg_read(cpu, in->reg, register_size(cpu));
-    if (type > 3 || !(caps->ept_vpid & BIT(EPT_CAP_INVVPID_TYPE_BIT + type)))
+    if (type > 3 || !(caps->ept_vpid & VMX_EPT_VPID_CAP_INVVPID_ADDRESS << type))
         return vmx_fail(cpu, in, ERROR_INVALID_OPERAND);
     uint64_t descriptor[2];
     if (!read_descriptor(cpu, in, offset, descriptor))
@@ -441,7 +431,7 @@ static bool switch_eptp(struct cpu *cpu)
         return false;
     hpa_t list = vmcs_get(vmx->current, VMCS_EPTP_LIST_ADDR) & PAGE_FRAME_MASK;
     uint64_t eptp = bus_read(cpu->bus, list + 8 * index, 8);
-    if (!eptp_is_valid(vmx->caps, eptp))
+    if (!entry_check_eptp(vmx->caps, eptp))
         return false;
     memory_note_write(cpu->memory, vmx->current_pointer, sizeof *vmx->current);
     vmcs_put(vmx->current, VMCS_EPTP, eptp);

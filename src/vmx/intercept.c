@@ -283,7 +283,7 @@ static enum exec_result io(struct cpu *cpu, const struct insn *in, uint64_t oper
     }
     qualification |= IO_STRING | (in->flags & (INSN_REP | INSN_REPNE) ? IO_REP : 0);
     uint32_t information = record_string_io(cpu, in);
-    if (!(cpu->vmx->caps->basic & VMX_BASIC_INS_OUTS))
+    if (!(cpu->vmx->caps->basic & VMX_BASIC_INS_OUTS_INFORMATION))
         return vmx_exit_instruction(cpu, in, EXIT_IO_INSTRUCTION, qualification);
     return vmx_exit_instruction_info(cpu, in, EXIT_IO_INSTRUCTION, qualification, information);
 }

@@ -1,7 +1,7 @@
 // The MSR areas of VM entries and exits: SDM 3C 25.7.2, 25.8.2 (formats), 27.4 "Loading MSRs", 28.4 "Saving MSRs", 28.6 "Loading MSRs".
 //
 // An entry has 16 bytes: 31:0 MSR index, 63:32 reserved, 127:64 data. A list longer than IA32_VMX_MISC recommends fails at the
-// first entry beyond: the SDM leaves the behaviour undefined, this makes it deterministic and bounded.
+// first entry beyond: the SDM leaves the behaviour undefined, this makes it deterministic and bounded (docs/sdm.md).
 #include "vmx/transition.h"
 
 #define MSR_BIOS_UPDT_TRIG  0x79
@@ -14,7 +14,10 @@
 // VM entry has checked the alignment, but the VMCS is in memory and can have been overwritten since.
 #define MSR_LIST_ALIGNED ~(hpa_t)(MSR_ENTRY_BYTES - 1)
 
-static uint32_t longest_list(const struct vmx *vmx) { return 512 * ((uint32_t)bits_get(vmx->caps->misc, 27, 25) + 1); }
+static uint32_t longest_list(const struct vmx *vmx)
+{
+    return 512 * ((uint32_t)vmx_capability_field(vmx->caps->misc, VMX_MISC_MSR_LIST_MAXIMUM) + 1);
+}
 
 static bool may_load(uint32_t index)
 {

@@ -32,28 +32,9 @@ enum vmx_timing {
 #define EXIT_REASON_ENTRY_FAILURE BIT(31)
 #define EPT_QUAL_NMI_UNBLOCKED    BIT(12)
 
-// IA32_VMX_MISC
-#define VMX_MISC_TIMER_SHIFT BITS(4, 0)
-#define VMX_MISC_STORE_LMA   BIT(5)  // VM exits store EFER.LMA into "IA-32e mode guest"
-#define VMX_MISC_VMWRITE_ALL BIT(29) // VMWRITE may write VM-exit information fields
-
-// IA32_VMX_EPT_VPID_CAP
-#define EPT_CAP_WALK_4           BIT(6)
-#define EPT_CAP_WALK_5           BIT(7)
-#define EPT_CAP_UC               BIT(8)
-#define EPT_CAP_WB               BIT(14)
-#define EPT_CAP_INVEPT           BIT(20)
-#define EPT_CAP_ACCESSED_DIRTY   BIT(21)
-#define EPT_CAP_INVEPT_TYPE_BIT  24 // type 1: bit 25, type 2: bit 26
-#define EPT_CAP_INVVPID          BIT(32)
-#define EPT_CAP_INVVPID_TYPE_BIT 40 // type 0: bit 40 ... type 3: bit 43
-
 // IA32_FEATURE_CONTROL
 #define FEATURE_CONTROL_LOCK  BIT(0)
 #define FEATURE_CONTROL_VMXON BIT(2) // outside SMX
-
-#define VMX_BASIC_32BIT_ADDRESSES BIT(48)
-#define VMX_BASIC_INS_OUTS        BIT(54) // VM-exit instruction information is given for INS and OUTS
 
 // VMX-abort indicators (SDM 3C 28.7 "VMX Aborts").
 enum vmx_abort {
@@ -135,9 +116,6 @@ uint32_t preemption_timer_value(const struct cpu *cpu);
 
 // ept_exit.c
 enum exec_result ept_exit(struct cpu *cpu, const struct event *event, const struct event *during);
-
-// True if the value is an EPTP that VM entry would accept.
-bool eptp_is_valid(const struct vmx_caps *caps, uint64_t eptp);
 
 static inline bool is_effective_vpid(const struct vmx *vmx) { return (vmx->secondary & SECONDARY_ENABLE_VPID) != 0; }
 static inline bool is_effective_ept(const struct vmx *vmx) { return (vmx->secondary & SECONDARY_ENABLE_EPT) != 0; }

@@ -39,7 +39,6 @@ struct vmx {
     bool virtual_nmi_blocking;
     uint64_t tsc_offset;         // 0 unless TSC offsetting is in use
     cycle_t preemption_deadline; // cycle at which the VMX-preemption timer reaches 0; UINT64_MAX: not running
-    uint64_t preemption_end;     // the same as a value of the TSC, shifted right as the timer counts (IA32_VMX_MISC bits 4:0)
     uint64_t pause_first, pause_last; // PAUSE-loop exiting: TSC of the first and the last PAUSE of the present loop at CPL 0
     bool pause_loop;             // a loop has begun
     struct event injecting;      // the event being injected by VM entry (delivery is "during" it)

@@ -250,6 +250,51 @@ START_TEST(preemption_timer_wakes_hlt)
 }
 END_TEST
 
+START_TEST(the_activity_state_never_says_mwait)
+{
+    fixture_set(f, VMCS_PIN_BASED_CONTROLS, PIN_EXTERNAL_INTERRUPT_EXITING);
+    fixture_enter_guest(f);
+    f->cpu.regs[REG_RAX] = AT_OPERAND;
+    f->cpu.regs[REG_RCX] = 0;
+    RUN(f, 0x0F, 0x01, 0xC8); // MONITOR
+    ck_assert_int_eq(RUN(f, 0x0F, 0x01, 0xC9), EXEC_HALT);
+    f->interrupt_line = true;
+    f->cpu.pending |= PENDING_INTERRUPT;
+    fixture_step(f);
+    fixture_expect_exit(f, EXIT_EXTERNAL_INTERRUPT);
+    ck_assert_uint_eq(fixture_get(f, VMCS_GUEST_ACTIVITY_STATE), ACTIVITY_ACTIVE);
+    ck_assert_uint_eq(fixture_get(f, VMCS_GUEST_RIP), AT_GUEST_CODE + 6);
+}
+END_TEST
+
+// The host's MWAIT with ECX bit 0 must not make a guest's HLT end on a masked interrupt.
+START_TEST(entry_into_hlt_forgets_the_hosts_mwait)
+{
+    f->cpu.mwait_unmasked = true;
+    fixture_put(f, VMCS_GUEST_ACTIVITY_STATE, ACTIVITY_HLT);
+    ck_assert_int_eq(fixture_vmlaunch(f), EXEC_HALT);
+    f->interrupt_line = true;
+    f->cpu.pending |= PENDING_INTERRUPT;
+    fixture_step(f);
+    ck_assert(f->cpu.non_root);
+    ck_assert_int_eq(f->cpu.activity, ACTIVITY_HLT);
+}
+END_TEST
+
+START_TEST(the_preemption_timer_goes_on_when_the_guest_writes_its_tsc)
+{
+    fixture_set(f, VMCS_PIN_BASED_CONTROLS, PIN_ACTIVATE_PREEMPTION_TIMER);
+    fixture_set(f, VMCS_PRIMARY_EXIT_CONTROLS, EXIT_SAVE_PREEMPTION_TIMER);
+    fixture_put(f, VMCS_PREEMPTION_TIMER_VALUE, 1000000);
+    fixture_enter_guest(f);
+    ck_assert(cpu_wrmsr(&f->cpu, 0x10, (uint64_t)1 << 40));
+    RUN(f, 0x0F, 0xA2);
+    fixture_expect_exit(f, EXIT_CPUID);
+    ck_assert_uint_le(fixture_get(f, VMCS_PREEMPTION_TIMER_VALUE), 1000000);
+    ck_assert_uint_ge(fixture_get(f, VMCS_PREEMPTION_TIMER_VALUE), 999000);
+}
+END_TEST
+
 // A 32-bit guest without paging: flat segments.
 static void prepare_protected_mode(void)
 {
@@ -365,6 +410,9 @@ int main(void)
     tcase_add_test(tc, wait_for_sipi);
     tcase_add_test(tc, shutdown_state_is_left_by_an_nmi_only);
     tcase_add_test(tc, preemption_timer_wakes_hlt);
+    tcase_add_test(tc, the_activity_state_never_says_mwait);
+    tcase_add_test(tc, entry_into_hlt_forgets_the_hosts_mwait);
+    tcase_add_test(tc, the_preemption_timer_goes_on_when_the_guest_writes_its_tsc);
     tcase_add_test(tc, task_switches_exit);
     tcase_add_test(tc, ept_violation_of_a_pdpte_load_has_no_linear_address);
     tcase_add_test(tc, interrupts_wait_for_the_instruction_after_sti);
