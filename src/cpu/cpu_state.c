@@ -199,7 +199,7 @@ void cpu_update_mode(struct cpu *cpu)
 
     cpu->mode = (cpu->mode & MODE_SINGLE) | code_mode(cpu);
     bool code64 = cpu_64bit(cpu);
-    cpu->rip_mask = code64 ? ~(uint64_t)0 : (cpu->mode & MODE_CODE_MASK) == MODE_CODE32 ? 0xFFFFFFFF : 0xFFFF;
+    cpu->rip_mask = code64 ? ~(uint64_t)0 : 0xFFFFFFFF; // in 16-bit code too: EIP passes FFFFH; only branches cut it off
     for (unsigned s = 0; s < SEG_COUNT; s++)
         cpu->segment_base[s] = code64 && s < SEG_FS ? 0 : cpu->segments[s].base;
 
