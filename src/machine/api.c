@@ -170,7 +170,7 @@ void vmxon_get_stats(const struct vmxon *vmxon, struct vmxon_stats *stats)
 {
     static_assert(VMXON_EXIT_REASONS == EXIT_REASON_COUNT, "the public header counts the exit reasons");
     const struct machine *machine = const_machine_of(vmxon);
-    *stats = (struct vmxon_stats){0};
+    *stats = (struct vmxon_stats){.cycles = machine->slept_until};
     for (unsigned i = 0; i < machine->processor_count; i++) {
         const struct processor *processor = machine->processor[i];
         const struct cpu *cpu = &processor->cpu;
