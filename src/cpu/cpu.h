@@ -232,6 +232,7 @@ struct cpu {
     bool nmi_unblocked_by_iret;   // the fault in cpu->event is of an IRET that ended blocking by NMI (or virtual NMI)
     bool interrupt_parked;        // PENDING_INTERRUPT was cleared with the interrupt still asserted, because RFLAGS.IF = 0
     bool event_delivered;         // an event was delivered since debug_step_begin(): no single-step trap after it
+    bool repeating;               // RIP is at a REP string instruction between two of its iterations
     uint64_t monitor_address;
     bool monitor_armed;
     bool mwait;                   // the HLT state was entered by MWAIT (for VMX it is the active state)

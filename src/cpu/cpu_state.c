@@ -94,6 +94,7 @@ void cpu_reset(struct cpu *cpu, bool init_signal)
     cpu->block = NULL;
     cpu->interruptibility = 0;
     cpu->pending_debug = 0;
+    cpu->repeating = false;
     cpu->monitor_armed = false;
     cpu->non_root = false;
     cpu->vmx_operation = false;

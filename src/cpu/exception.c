@@ -272,13 +272,13 @@ static enum exec_result deliver_long(struct cpu *cpu, const struct event *event,
     return finish(cpu, rip, handler_rflags(image, &gate));
 }
 
-// RFLAGS.RF in the pushed image: set for faults other than instruction breakpoints, so that the restarted instruction does not
-// meet its breakpoint again (SDM 3B 18.3.1.1). `raised`: an exception of the program, not one that VM entry injects.
+// RFLAGS.RF in the pushed image: set for faults other than instruction breakpoints and between the iterations of a string
+// instruction, so that the restarted instruction does not meet its breakpoint again (SDM 3B 18.3.1.1). `raised`: an exception of the program, not one that VM entry injects.
 static uint64_t pushed_rflags(const struct cpu *cpu, const struct event *event, bool raised)
 {
     uint64_t image = cpu_rflags(cpu);
     bool fault = event->type == EVENT_HARDWARE_EXCEPTION && event->vector != VECTOR_DB && event->vector != VECTOR_MC;
-    return raised && fault ? image | RFLAGS_RF : image;
+    return (raised && fault) || cpu->repeating ? image | RFLAGS_RF : image;
 }
 
 static enum exec_result deliver_once(struct cpu *cpu, const struct event *event, bool raised)
@@ -368,6 +368,8 @@ static enum exec_result deliver(struct cpu *cpu, struct event event, bool raised
             ASSERT(cpu->non_root, "EPT is in use in VMX non-root operation only");
             return cpu->vmx_ops->ept_exit(cpu, &event, during);
         }
+        if (!(cpu->cr0 & CR0_PE))
+            event.has_error_code = false; // neither pushed nor reported in real-address mode (SDM 3C 28.2.2)
         if (raised) {
             enum exec_result r = ask_vmx(cpu, &event, during);
             if (r != EXEC_NEXT)
@@ -378,7 +380,8 @@ static enum exec_result deliver(struct cpu *cpu, struct event event, bool raised
             if (combination == COMBINE_TRIPLE_FAULT)
                 return triple_fault(cpu);
             if (combination == COMBINE_DOUBLE_FAULT) {
-                event = (struct event){.vector = VECTOR_DF, .type = EVENT_HARDWARE_EXCEPTION, .has_error_code = true};
+                event = (struct event){.vector = VECTOR_DF, .type = EVENT_HARDWARE_EXCEPTION};
+                event.has_error_code = (cpu->cr0 & CR0_PE) != 0;
                 r = ask_vmx(cpu, &event, NULL);
                 if (r != EXEC_NEXT)
                     return r;
@@ -392,6 +395,7 @@ static enum exec_result deliver(struct cpu *cpu, struct event event, bool raised
         enum exec_result r = deliver_once(cpu, &event, raised);
         if (r != EXEC_FAULT) {
             cpu->event_delivered = true;
+            cpu->repeating = false;
             cpu->activity = r == EXEC_DONE ? ACTIVITY_ACTIVE : cpu->activity;
             return r;
         }

@@ -208,9 +208,17 @@ static enum exec_result finish_repeated(struct cpu *cpu, const struct insn *in)
     return exec_goto(cpu, next);
 }
 
+// A boundary between two iterations, where an event that comes saves RFLAGS.RF = 1 (SDM 3B 18.3.1.1).
+static enum exec_result pause_repeated(struct cpu *cpu)
+{
+    cpu->repeating = true;
+    return EXEC_DONE;
+}
+
 static enum exec_result repeat(struct cpu *cpu, const struct insn *in)
 {
     exec_begin_system(cpu, in);
+    cpu->repeating = false;
     struct string s = string_of(cpu, in);
     for (;;) {
         uint64_t count = reg_read(cpu, REG_RCX, s.address_size);
@@ -226,7 +234,7 @@ static enum exec_result repeat(struct cpu *cpu, const struct insn *in)
         if (done == count || comparison_ends(cpu, in))
             return finish_repeated(cpu, in);
         if (must_pause(cpu))
-            return EXEC_DONE;
+            return pause_repeated(cpu);
     }
 }
 
@@ -268,6 +276,7 @@ static enum exec_result transfer(struct cpu *cpu, const struct insn *in)
     struct string s = string_of(cpu, in);
     bool repeated = is_repeated(in);
     exec_begin_system(cpu, in);
+    cpu->repeating = false;
     if (repeated && reg_read(cpu, REG_RCX, s.address_size) == 0)
         return exec_end_system(cpu, in);
     for (;;) {
@@ -280,7 +289,7 @@ static enum exec_result transfer(struct cpu *cpu, const struct insn *in)
         if (reg_read(cpu, REG_RCX, s.address_size) == 0)
             return exec_end_system(cpu, in);
         if (must_pause(cpu))
-            return EXEC_DONE;
+            return pause_repeated(cpu);
     }
 }
 

@@ -160,7 +160,7 @@ static void load_non_register_state(struct cpu *cpu, const struct vmcs_region *v
         cpu->pending |= PENDING_INHIBIT;
     cpu->pending_debug = 0;
     cpu->activity = (enum activity_state)vmcs_get(vmcs, VMCS_GUEST_ACTIVITY_STATE);
-    cpu->monitor_armed = cpu->mwait = cpu->mwait_unmasked = false;
+    cpu->repeating = cpu->monitor_armed = cpu->mwait = cpu->mwait_unmasked = false;
 }
 
 static void load_guest_state(struct cpu *cpu, const struct vmcs_region *vmcs)

@@ -31,7 +31,7 @@ static enum exec_result exit_misconfiguration(struct cpu *cpu, const struct even
 enum exec_result ept_exit(struct cpu *cpu, const struct event *event, const struct event *during)
 {
     // RF is 1 unless an event was being delivered: then what would have been pushed.
-    enum saved_rf rf = during ? RF_AS_IT_IS : RF_SET;
+    enum saved_rf rf = during ? RF_OF_EVENT : RF_SET;
     if (during && during->type == EVENT_HARDWARE_EXCEPTION && !cpu->vmx->is_injecting && during->vector != VECTOR_DB &&
         during->vector != VECTOR_DF && during->vector != VECTOR_MC)
         rf = RF_SET;

@@ -34,9 +34,9 @@ static bool exception_exits(const struct vmx *vmx, const struct event *event)
 static enum saved_rf exception_rf(const struct event *event)
 {
     if (event->type != EVENT_HARDWARE_EXCEPTION || event->vector == VECTOR_DF || event->vector == VECTOR_MC)
-        return RF_AS_IT_IS;
+        return RF_OF_EVENT;
     if (event->vector == VECTOR_DB)
-        return event->cr2 & BIT(13) ? RF_SET : RF_AS_IT_IS;
+        return event->cr2 & BIT(13) ? RF_SET : RF_OF_EVENT;
     return RF_SET;
 }
 
@@ -221,6 +221,7 @@ static enum exec_result exit_nmi(struct cpu *cpu)
     cpu->pending &= ~(uint32_t)PENDING_NMI;
     const struct vm_exit exit = {
         .reason = EXIT_EXCEPTION_OR_NMI,
+        .rf = RF_OF_EVENT,
         .interruption_info = VECTOR_NMI | (EVENT_NMI << INTERRUPTION_TYPE_SHIFT) | (uint32_t)INTERRUPTION_VALID,
     };
     enum exec_result result = vmx_exit(cpu, &exit);
@@ -231,7 +232,7 @@ static enum exec_result exit_nmi(struct cpu *cpu)
 // EXEC_NEXT: no interrupt is asserted after all.
 static enum exec_result exit_external_interrupt(struct cpu *cpu)
 {
-    struct vm_exit exit = {.reason = EXIT_EXTERNAL_INTERRUPT};
+    struct vm_exit exit = {.reason = EXIT_EXTERNAL_INTERRUPT, .rf = RF_OF_EVENT};
     if (cpu->vmx->exit_controls & EXIT_ACK_INTERRUPT_ON_EXIT) {
         int vector = cpu->env.interrupt_acknowledge(cpu->env.owner);
         if (vector < 0) {

@@ -118,7 +118,7 @@ static uint64_t saved_rflags(const struct cpu *cpu, enum saved_rf rf)
     uint64_t rflags = cpu_rflags(cpu);
     if (rf == RF_CLEAR)
         return rflags & ~RFLAGS_RF;
-    return rf == RF_SET ? rflags | RFLAGS_RF : rflags;
+    return rf == RF_SET || (rf == RF_OF_EVENT && cpu->repeating) ? rflags | RFLAGS_RF : rflags;
 }
 
 // Interruptibility and activity as they were before the exit (28.3.4).
@@ -255,7 +255,7 @@ static void load_non_register_state(struct cpu *cpu)
     cpu->pending_debug = 0;
     cpu->pending &= ~guest_only;
     cpu->activity = ACTIVITY_ACTIVE;
-    cpu->monitor_armed = false;
+    cpu->repeating = cpu->monitor_armed = false;
 }
 
 static bool load_pdptes(struct cpu *cpu)

@@ -47,7 +47,8 @@ enum vmx_abort {
 };
 
 // What RFLAGS.RF the guest-state area receives (SDM 3C 28.3.3 "Saving RIP, RSP, RFLAGS, and SSP").
-enum saved_rf { RF_AS_IT_IS, RF_CLEAR, RF_SET };
+// RF_OF_EVENT: as delivery of an interrupt or trap pushes it.
+enum saved_rf { RF_AS_IT_IS, RF_CLEAR, RF_SET, RF_OF_EVENT };
 
 // A VM exit in the making. Fields left 0 mean: nothing valid.
 struct vm_exit {

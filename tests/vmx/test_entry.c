@@ -188,6 +188,20 @@ START_TEST(unrestricted_guest_runs_in_real_mode)
 }
 END_TEST
 
+// SDM 3C 28.2.2, 28.2.4: "error code valid" is 0 with CR0.PE = 0, so that the event can be injected as it was reported.
+START_TEST(exceptions_of_real_mode_have_no_error_code)
+{
+    prepare_real_mode();
+    fixture_put(f, VMCS_EXCEPTION_BITMAP, BIT(VECTOR_GP));
+    fixture_put(f, VMCS_GUEST_DS_LIMIT, 0xFFFF);
+    fixture_enter_guest(f);
+    memory_write(&f->memory, AT_GUEST_CODE, (const uint8_t[]){0xA1, 0xFF, 0xFF}, 3); // MOV AX, [FFFFH]
+    fixture_step(f);
+    fixture_expect_exit(f, EXIT_EXCEPTION_OR_NMI);
+    ck_assert_uint_eq(fixture_get(f, VMCS_EXIT_INTERRUPTION_INFO), 0x8000030D);
+}
+END_TEST
+
 START_TEST(pdptes_of_a_pae_guest_come_from_the_fields_with_ept)
 {
     prepare_real_mode();
@@ -423,6 +437,7 @@ int main(void)
     tcase_add_test(tc, efer_follows_the_control);
     tcase_add_test(tc, unusable_segments_and_cpl);
     tcase_add_test(tc, unrestricted_guest_runs_in_real_mode);
+    tcase_add_test(tc, exceptions_of_real_mode_have_no_error_code);
     tcase_add_test(tc, pdptes_of_a_pae_guest_come_from_the_fields_with_ept);
     tcase_add_test(tc, injected_exception_reaches_the_handler);
     tcase_add_test(tc, injected_software_interrupt_returns_after_the_instruction);

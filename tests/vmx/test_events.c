@@ -295,6 +295,33 @@ START_TEST(the_preemption_timer_goes_on_when_the_guest_writes_its_tsc)
 }
 END_TEST
 
+// SDM 3C 28.3.3: RF is as delivery would push it, 1 between two iterations; not so for exits that are no events.
+START_TEST(an_interrupt_between_iterations_saves_rf)
+{
+    fixture_set(f, VMCS_PIN_BASED_CONTROLS, PIN_EXTERNAL_INTERRUPT_EXITING);
+    fixture_enter_guest(f);
+    f->cpu.regs[REG_RCX] = 4;
+    f->cpu.regs[REG_RDI] = AT_OPERAND;
+    RUN(f, 0xF3, 0xAA); // REP STOSB: one iteration a step
+    ck_assert_uint_eq(f->cpu.regs[REG_RIP], AT_GUEST_CODE);
+    f->interrupt_line = true;
+    f->cpu.pending |= PENDING_INTERRUPT;
+    fixture_step(f);
+    fixture_expect_exit(f, EXIT_EXTERNAL_INTERRUPT);
+    ck_assert(fixture_get(f, VMCS_GUEST_RFLAGS) & RFLAGS_RF);
+
+    fixture_put(f, VMCS_GUEST_RFLAGS, RFLAGS_ONE);
+    fixture_set(f, VMCS_PRIMARY_PROC_BASED_CONTROLS, PRIMARY_MONITOR_TRAP_FLAG);
+    f->interrupt_line = false;
+    f->cpu.pending &= ~(uint32_t)PENDING_INTERRUPT;
+    fixture_enter_guest(f);
+    fixture_step(f);
+    fixture_step(f);
+    fixture_expect_exit(f, EXIT_MONITOR_TRAP_FLAG);
+    ck_assert(!(fixture_get(f, VMCS_GUEST_RFLAGS) & RFLAGS_RF));
+}
+END_TEST
+
 // A 32-bit guest without paging: flat segments.
 static void prepare_protected_mode(void)
 {
@@ -410,6 +437,7 @@ int main(void)
     tcase_add_test(tc, wait_for_sipi);
     tcase_add_test(tc, shutdown_state_is_left_by_an_nmi_only);
     tcase_add_test(tc, preemption_timer_wakes_hlt);
+    tcase_add_test(tc, an_interrupt_between_iterations_saves_rf);
     tcase_add_test(tc, the_activity_state_never_says_mwait);
     tcase_add_test(tc, entry_into_hlt_forgets_the_hosts_mwait);
     tcase_add_test(tc, the_preemption_timer_goes_on_when_the_guest_writes_its_tsc);
