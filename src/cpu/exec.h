@@ -16,6 +16,12 @@
 #include "cpu/cpu.h"
 
 // Tail calls: with them a handler ends in a jump to the next one; without (-O0, sanitizers, other compilers) it returns and a loop calls.
+// gcc makes them from -O2 on; a build with -O1 needs VMXON_NO_TAIL_CALLS. tests/cpu/check-tail-calls looks at the objects.
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(memory_sanitizer)
+#define VMXON_NO_TAIL_CALLS
+#endif
+#endif
 #if !defined(VMXON_NO_TAIL_CALLS) && defined(__OPTIMIZE__) && !defined(__SANITIZE_ADDRESS__)
 #define VMXON_TAIL_CALLS 1
 #else
