@@ -172,6 +172,7 @@ static uint64_t limited_value(const char *profile, unsigned offset, uint64_t raw
     case CR0_FIXED0:
     case CR0_FIXED1:
     case CR4_FIXED0: return raw;
+    // DEVIATION(region_size): real processors say 1,024; our layout has 8 bytes a field.
     case BASIC: return (limit_bits(BASIC, raw) & ~BITS(44, 32)) | (uint64_t)REGION_SIZE << 32;
     default: return limit_bits(offset, raw);
     }
