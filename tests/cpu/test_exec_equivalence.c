@@ -459,7 +459,7 @@ static void compare(struct drive *a, struct drive *b, const char *what)
     for (unsigned r = 0; r < REG_COUNT; r++)
         ck_assert_msg(x->regs[r] == y->regs[r], "%s: register %u: %lx %lx", what, r, (long)x->regs[r], (long)y->regs[r]);
     ck_assert_msg(cpu_rflags(x) == cpu_rflags(y), "%s: rflags %lx %lx", what, (long)cpu_rflags(x), (long)cpu_rflags(y));
-    ck_assert_msg(memcmp(a->core->memory.ram, b->core->memory.ram, 16 << 20) == 0, "%s: memory", what);
+    ck_assert_msg(memcmp(a->core->memory.ram, b->core->memory.ram, COMPARED) == 0, "%s: memory", what);
     for (unsigned i = 0; i < TLB_BANKS * TLB_ENTRIES; i++) {
         const struct tlb_entry *t = &x->mmu.tlb[i / TLB_ENTRIES][i % TLB_ENTRIES], *u = &y->mmu.tlb[i / TLB_ENTRIES][i % TLB_ENTRIES];
         bool same = t->page == u->page && t->frame == u->frame && t->gpa == u->gpa && t->context == u->context && t->flags == u->flags;
