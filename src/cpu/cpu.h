@@ -168,6 +168,7 @@ struct cpu_env {
     void (*apic_set_tpr)(void *owner, uint8_t tpr);
     int (*interrupt_acknowledge)(void *owner);        // vector, or -1 if none is pending after all
     bool (*interrupt_pending)(void *owner);           // an interrupt is asserted to the processor
+    void (*init_taken)(void *owner);                  // the processor was reset by INIT; so is what is beside it. May be NULL
     // What the reference executor does with an ordinary instruction without native handler; see exec_reference.
     enum exec_result (*reference)(struct cpu *cpu, const struct insn *in);
     void (*rescheduled)(void *owner);                 // an access to a device may have moved the next event

@@ -21,6 +21,8 @@ static enum exec_result take_init(struct cpu *cpu)
 {
     cpu->pending &= ~(uint32_t)PENDING_INIT;
     cpu_reset(cpu, true);
+    if (cpu->env.init_taken)
+        cpu->env.init_taken(cpu->env.owner);
     return cpu->activity == ACTIVITY_ACTIVE ? EXEC_DONE : EXEC_HALT;
 }
 

@@ -93,29 +93,38 @@ static void apic_event(void *user, enum lapic_event event, uint8_t vector)
 
 static void apic_changed(void *user) { interrupt_recheck(&((struct processor *)user)->cpu); }
 
-static void apic_base_changed(void *user, hpa_t base, enum lapic_mode mode)
-{
-    (void)user, (void)base, (void)mode; // apic_mmio_* ask the APIC at each access
-}
-
-// DEVIATION(apic_base): the register page answers at its default address only.
-static struct lapic *mapped_apic(struct machine *machine)
-{
-    struct lapic *apic = &machine->processor[machine->running]->lapic;
-    return lapic_mode(apic) == LAPIC_XAPIC && lapic_base(apic) == LAPIC_DEFAULT_BASE ? apic : NULL;
-}
-
-static uint64_t apic_mmio_read(void *device, uint64_t offset, unsigned size)
-{
-    struct lapic *apic = mapped_apic(device);
-    return apic ? lapic_mmio_read(apic, offset, size) : UINT64_MAX;
-}
-
+static uint64_t apic_mmio_read(void *device, uint64_t offset, unsigned size) { return lapic_mmio_read(device, offset, size); }
 static void apic_mmio_write(void *device, uint64_t offset, unsigned size, uint64_t value)
 {
-    struct lapic *apic = mapped_apic(device);
-    if (apic)
-        lapic_mmio_write(apic, offset, size, value);
+    lapic_mmio_write(device, offset, size, value);
+}
+
+// The register page lies where IA32_APIC_BASE of the running processor says. DEVIATION(apic_over_ram): RAM there hides it.
+static void show_apic(struct machine *machine)
+{
+    struct lapic *apic = &machine->processor[machine->running]->lapic;
+    bus_set_window(&machine->bus, &(struct bus_region){.start = lapic_base(apic),
+                                                       .size = lapic_mode(apic) == LAPIC_XAPIC ? LAPIC_MMIO_SIZE : 0,
+                                                       .read = apic_mmio_read,
+                                                       .write = apic_mmio_write,
+                                                       .device = apic,
+                                                       .name = "local APIC"});
+}
+
+static void apic_base_changed(void *user, hpa_t base, enum lapic_mode mode)
+{
+    (void)base, (void)mode;
+    struct processor *processor = user;
+    if (processor == processor->machine->processor[processor->machine->running])
+        show_apic(processor->machine);
+}
+
+void board_select(struct machine *machine, unsigned index)
+{
+    if (machine->running == index)
+        return;
+    machine->running = index;
+    show_apic(machine);
 }
 
 // --- what the processor asks its surroundings
@@ -170,6 +179,15 @@ static void env_rescheduled(void *owner)
     }
 }
 
+// INIT was taken. The bootstrap processor would go on in firmware, which this machine does not have.
+static void env_init_taken(void *owner)
+{
+    struct processor *processor = owner;
+    lapic_init_signal(&processor->lapic);
+    if (processor->lapic.config.bootstrap)
+        machine_end(processor->machine, VMXON_END_RESET, 0, "INIT on the bootstrap processor");
+}
+
 static enum exec_result env_reference(struct cpu *cpu, const struct insn *in)
 {
     struct processor *processor = cpu->env.owner;
@@ -186,6 +204,7 @@ static void processor_attach(struct machine *machine, struct processor *processo
         .apic_set_tpr = env_apic_set_tpr,
         .interrupt_acknowledge = env_interrupt_acknowledge,
         .interrupt_pending = env_interrupt_pending,
+        .init_taken = env_init_taken,
         .reference = env_reference,
         .rescheduled = env_rescheduled,
     };
@@ -219,12 +238,6 @@ void board_init(struct machine *machine, const struct vmxon_config *config)
     machine->a20_enabled = true;
     for (unsigned i = 0; i < machine->processor_count; i++)
         processor_attach(machine, machine->processor[i], i);
-    bus_register_mmio(bus, &(struct bus_region){.start = LAPIC_DEFAULT_BASE,
-                                                .size = LAPIC_MMIO_SIZE,
-                                                .read = apic_mmio_read,
-                                                .write = apic_mmio_write,
-                                                .device = machine,
-                                                .name = "local APIC"});
     ioapic_init(&machine->ioapic, &(struct ioapic_env){machine, ioapic_deliver});
     ioapic_attach(&machine->ioapic, bus);
     pic_init(&machine->pic, &(struct pic_env){machine, pic_output});
@@ -275,15 +288,19 @@ void board_advance(struct machine *machine, cycle_t now)
     }
 }
 
+// A redirection entry of the I/O APIC or an LVT entry: not masked, and an NMI or INIT.
+static bool signals(uint64_t entry)
+{
+    enum { ENTRY_MODE_SHIFT = 8, ENTRY_MASKED = 1 << 16 };
+    unsigned mode = (unsigned)(entry >> ENTRY_MODE_SHIFT & 7);
+    return !(entry & ENTRY_MASKED) && (mode == APIC_NMI || mode == APIC_INIT);
+}
+
 bool board_may_signal(const struct machine *machine)
 {
     for (unsigned pin = 0; pin < IOAPIC_PINS; pin++) {
-        uint64_t entry = machine->ioapic.redirection[pin];
-        unsigned mode = (unsigned)(entry >> 8 & 7);
-        if (!(entry & BIT(16)) && (mode == APIC_NMI || mode == APIC_INIT))
+        if (signals(machine->ioapic.redirection[pin]))
             return true;
     }
-    uint32_t lint0 = machine->processor[0]->lapic.lvt[LAPIC_LVT_LINT0]; // that of the 8259A
-    unsigned mode = lint0 >> 8 & 7;
-    return !(lint0 & BIT(16)) && (mode == APIC_NMI || mode == APIC_INIT);
+    return signals(machine->processor[0]->lapic.lvt[LAPIC_LVT_LINT0]); // the input of the 8259A
 }

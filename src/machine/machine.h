@@ -75,6 +75,8 @@ struct machine {
 void board_init(struct machine *machine, const struct vmxon_config *config);
 // Puts into memory what firmware leaves there. Called once, before an image is loaded.
 void firmware_init(struct machine *machine);
+// Makes a processor the one that runs: the bus shows its local APIC.
+void board_select(struct machine *machine, unsigned index);
 // First cycle at which some device wants board_advance, or CYCLE_NEVER.
 cycle_t board_next_event(const struct machine *machine);
 void board_advance(struct machine *machine, cycle_t now);

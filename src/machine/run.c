@@ -46,7 +46,7 @@ static bool any_awake(const struct machine *machine)
     return false;
 }
 
-// True if an interrupt request of a device cannot wake the processor. Called when all sleep, so there are no IPIs either.
+// True if an interrupt request of a device cannot wake the processor. Asked when none runs, so there are no IPIs either.
 static bool is_deaf(const struct cpu *cpu)
 {
     bool takes_interrupts = (cpu->rflags_system & RFLAGS_IF) || cpu->mwait_unmasked ||
@@ -184,7 +184,7 @@ static enum progress next_turn(struct machine *machine, const struct vmxon_limit
 {
     enum progress progress = PROGRESS_NONE;
     if (machine->turn_idle && any_awake(machine)) {
-        if (machine->turn_end == CYCLE_NEVER)
+        if (machine->turn_end == CYCLE_NEVER || all_deaf(machine))
             return note_halted(machine);
         machine->slept_until = machine->turn_end;
         progress = PROGRESS_TIME;
@@ -212,7 +212,7 @@ static struct cpu *find_running(struct machine *machine)
             cpu->deadline = clock;
             cpu->cycles_left = 0;
         }
-        machine->running = machine->turn_next;
+        board_select(machine, machine->turn_next);
         return cpu;
     }
     return NULL;

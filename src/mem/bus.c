@@ -106,9 +106,19 @@ void bus_port_write(struct bus *bus, uint16_t port, unsigned size, uint64_t valu
     regions_write(bus->port, bus->port_count, port, size, value);
 }
 
+void bus_set_window(struct bus *bus, const struct bus_region *region)
+{
+    ASSERT(((region->start | region->size) & PAGE_OFFSET_MASK) == 0, "the window is whole pages, so no access crosses its edge");
+    bus->window = *region;
+}
+
+static bool in_window(const struct bus *bus, hpa_t address) { return address - bus->window.start < bus->window.size; }
+
 uint64_t bus_read(struct bus *bus, hpa_t address, unsigned size)
 {
     const uint8_t *host = memory_host(bus->memory, address);
+    if (!host && in_window(bus, address))
+        return bus->window.read(bus->window.device, address - bus->window.start, size) & size_mask(size);
     if (!host)
         return regions_read(bus->mmio, bus->mmio_count, address, size);
     uint64_t value = 0;
@@ -119,6 +129,10 @@ uint64_t bus_read(struct bus *bus, hpa_t address, unsigned size)
 void bus_write(struct bus *bus, hpa_t address, unsigned size, uint64_t value)
 {
     uint8_t *host = memory_host(bus->memory, address);
+    if (!host && in_window(bus, address)) {
+        bus->window.write(bus->window.device, address - bus->window.start, size, value & size_mask(size));
+        return;
+    }
     if (!host) {
         regions_write(bus->mmio, bus->mmio_count, address, size, value);
         return;

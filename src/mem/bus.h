@@ -2,7 +2,7 @@
 //
 // Physical addresses that are not RAM, and all I/O ports, come here. Where no
 // device answers, reads give all ones and writes are lost, as on a PC.
-// Lookup is by a sorted array; devices register once, before the machine runs.
+// Lookup is by a sorted array; devices register once, before the machine runs. One region may move: the page of the local APIC.
 #ifndef VMXON_MEM_BUS_H
 #define VMXON_MEM_BUS_H
 
@@ -28,6 +28,7 @@ struct bus {
     struct memory *memory;
     struct bus_region mmio[BUS_MAX_REGIONS];
     struct bus_region port[BUS_MAX_REGIONS];
+    struct bus_region window; // an MMIO region that moves, before all others; size 0: none
     unsigned mmio_count;
     unsigned port_count;
 };
@@ -37,6 +38,9 @@ void bus_init(struct bus *bus, struct memory *memory);
 // Registers a region; two regions of one space may not overlap (a defect, asserted).
 void bus_register_mmio(struct bus *bus, const struct bus_region *region);
 void bus_register_port(struct bus *bus, const struct bus_region *region);
+
+// Places, moves or (size 0) removes the one MMIO region that may move. It hides registered regions, but not RAM.
+void bus_set_window(struct bus *bus, const struct bus_region *region);
 
 // Access to I/O ports; size 1, 2 or 4. An access that no single region covers is split into bytes.
 uint64_t bus_port_read(struct bus *bus, uint16_t port, unsigned size);
