@@ -201,12 +201,13 @@ static void fill_controls(struct vmx_caps *caps)
 static void fill_ept(struct vmx_caps *caps)
 {
     caps->ept_vpid = caps->msr[EPT_VPID_CAP];
-    caps->ept = (struct ept_caps){.execute_only = caps->ept_vpid & VMX_EPT_VPID_CAP_EXECUTE_ONLY,
-                                  .walk_length_5 = caps->ept_vpid & VMX_EPT_VPID_CAP_WALK_LENGTH_5,
-                                  .page_2m = caps->ept_vpid & VMX_EPT_VPID_CAP_PAGE_2M,
-                                  .page_1g = caps->ept_vpid & VMX_EPT_VPID_CAP_PAGE_1G,
-                                  .advanced_violation_info = caps->ept_vpid & VMX_EPT_VPID_CAP_ADVANCED_EXIT_INFORMATION,
-                                  .maxphyaddr = caps->maxphyaddr};
+    caps->ept =
+        (struct ept_caps){.execute_only = caps->ept_vpid & VMX_EPT_VPID_CAP_EXECUTE_ONLY,
+                          .walk_length_5 = caps->ept_vpid & VMX_EPT_VPID_CAP_WALK_LENGTH_5,
+                          .page_2m = caps->ept_vpid & VMX_EPT_VPID_CAP_PAGE_2M,
+                          .page_1g = caps->ept_vpid & VMX_EPT_VPID_CAP_PAGE_1G,
+                          .advanced_violation_info = caps->ept_vpid & VMX_EPT_VPID_CAP_ADVANCED_EXIT_INFORMATION,
+                          .maxphyaddr = caps->maxphyaddr};
 }
 
 static unsigned highest_field_index(const struct vmcs_field_set *set)

@@ -57,7 +57,8 @@ static inline bool pat_valid(uint64_t pat)
 static inline bool eptp_memory_type_valid(const struct vmx_caps *caps, uint64_t eptp)
 {
     uint64_t type = bits_get(eptp, 2, 0);
-    return (type == 0 && (caps->ept_vpid & VMX_EPT_VPID_CAP_EPT_UC)) || (type == 6 && (caps->ept_vpid & VMX_EPT_VPID_CAP_EPT_WB));
+    return (type == 0 && (caps->ept_vpid & VMX_EPT_VPID_CAP_EPT_UC)) ||
+           (type == 6 && (caps->ept_vpid & VMX_EPT_VPID_CAP_EPT_WB));
 }
 
 static inline bool eptp_walk_length_valid(const struct vmx_caps *caps, uint64_t eptp)

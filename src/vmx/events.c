@@ -138,7 +138,10 @@ enum exec_result event_inject(struct cpu *cpu, uint32_t info)
 
 // --- VMX-preemption timer (26.5.1) --------------------------------------------------------------------------------
 
-static unsigned timer_shift(const struct vmx *vmx) { return (unsigned)(vmx->caps->misc & VMX_MISC_PREEMPTION_TIMER_RATE); }
+static unsigned timer_shift(const struct vmx *vmx)
+{
+    return (unsigned)(vmx->caps->misc & VMX_MISC_PREEMPTION_TIMER_RATE);
+}
 
 // The timer counts down each time bit X of the TSC changes, X being IA32_VMX_MISC bits 4:0. It keeps its rate if the guest writes the TSC.
 void preemption_timer_start(struct cpu *cpu, uint32_t value)
