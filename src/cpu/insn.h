@@ -70,7 +70,7 @@ enum { INSN_MAX_LENGTH = 15 };
 //   SREG, CR, DR  reg = the segment, control or debug register; PUSH/POP of a fixed segment register: FORM_NONE, reg = segment.
 //   16-bit memory MOV_FROM_SREG, SLDT, STR, SMSW with FORM_MEM: size_log2 = 1, whatever the operand size.
 //   x87         imm = last opcode (FOP, SDM 1 8.1.9): escape byte bits 2:0 << 8 | ModRM; reg = ModRM.reg, rm = ModRM.rm (FORM_REG).
-//   MMX, SSSE3, SSE41, SSE42, AES, PCLMULQDQ  imm bits 7:0 = imm8; higher bits: the row of opcodes.def, for op_memory_*.
+//   MMX, SSSE3, SSE41, AES  imm bits 7:0 = imm8; higher bits: the row of opcodes.def, for op_memory_*.
 //   strings, XLAT, MASKMOV: FORM_NONE; segment = DS or its override.
 struct insn {
     exec_fn *exec;
