@@ -3,8 +3,10 @@
 // One engine a code size, made when first needed. An instruction is put, followed by HLT, into a slot of its own, found again by
 // its bytes, so that the engine's translation stays valid; when the slots are used up the engine is made anew, because it was seen to keep
 // translations of code that was overwritten. The engine runs flat, without paging, at address 0.
-//   0x0000..0x0FFF scratch page: the memory operand lies at SCRATCH_OPERAND
-//   0x1000..       slots of SLOT_SIZE bytes
+//   0x00000..0x1FFFF data: the memory operand lies at SCRATCH_OPERAND
+//   0x20000..        slots of SLOT_SIZE bytes
+// Unicorn 2.0.1 reports an exception only the first time that an engine has one; whether an instruction was carried out is seen by RIP.
+// Whatever the CPU model, it refuses POPCNT, MOVBE and PCLMULQDQ.
 // DEVIATION(reference_fpu_pointers): x87 instruction and data pointers are set by us to the instruction's, not by the engine.
 #include "reference/reference.h"
 
@@ -21,15 +23,18 @@ enum {
     SLOT_SIZE = 32,
     SLOT_COUNT = 16384,
     HASH_SIZE = 2 * SLOT_COUNT, // a power of two
-    CODE_ADDRESS = 0x1000,
+    CODE_ADDRESS = REFERENCE_DATA_SIZE,
     SCRATCH_OPERAND = 0x400,
     ARENA_SIZE = CODE_ADDRESS + SLOT_SIZE * SLOT_COUNT,
 };
+
+#define FPU_STATUS_TOP BITS(13, 11)
 
 struct engine {
     uc_engine *uc;
     uint8_t *arena;                            // the engine's memory, ARENA_SIZE bytes
     unsigned slots_used;
+    uint16_t code_segment;                     // 16-bit code: the engine's CS, with base CS * 16
     uint16_t hash[HASH_SIZE];                  // slot number + 1 by the hash of its bytes; 0: free
 };
 
@@ -136,18 +141,26 @@ static void get_gprs(uc_engine *uc, struct reference_state *state, unsigned code
     state->rflags = rflags;
 }
 
+static int vector_ids[] = {UC_X86_REG_XMM0,  UC_X86_REG_XMM1,  UC_X86_REG_XMM2,  UC_X86_REG_XMM3,  UC_X86_REG_XMM4,  UC_X86_REG_XMM5,
+                           UC_X86_REG_XMM6,  UC_X86_REG_XMM7,  UC_X86_REG_XMM8,  UC_X86_REG_XMM9,  UC_X86_REG_XMM10, UC_X86_REG_XMM11,
+                           UC_X86_REG_XMM12, UC_X86_REG_XMM13, UC_X86_REG_XMM14, UC_X86_REG_XMM15};
+
 static void put_vectors(uc_engine *uc, const struct reference_state *state)
 {
-    for (int i = 0; i < 16; i++)
-        uc_reg_write(uc, UC_X86_REG_XMM0 + i, &state->xmm[i]);
+    void *values[16];
+    for (unsigned i = 0; i < 16; i++)
+        values[i] = (void *)(uintptr_t)&state->xmm[i];
+    uc_reg_write_batch(uc, vector_ids, values, 16);
     uint32_t mxcsr = state->mxcsr;
     uc_reg_write(uc, UC_X86_REG_MXCSR, &mxcsr);
 }
 
 static void get_vectors(uc_engine *uc, struct reference_state *state)
 {
-    for (int i = 0; i < 16; i++)
-        uc_reg_read(uc, UC_X86_REG_XMM0 + i, &state->xmm[i]);
+    void *values[16];
+    for (unsigned i = 0; i < 16; i++)
+        values[i] = &state->xmm[i];
+    uc_reg_read_batch(uc, vector_ids, values, 16);
 }
 
 static void put_x87(uc_engine *uc, const struct reference_state *state)
@@ -168,42 +181,128 @@ static void get_x87(uc_engine *uc, struct reference_state *state)
         uc_reg_read(uc, UC_X86_REG_FP0 + i, state->st[i]);
 }
 
+// SSSE3 instructions have MMX forms.
+static bool uses_mmx(const struct insn *in, const uint8_t *bytes, unsigned code_size)
+{
+    if (in->op != OP_SSSE3)
+        return op_class(in->op) == OP_CLASS_MMX;
+    struct encode_layout layout = encode_find(in, bytes, code_size);
+    return !encode_has_prefix(&layout, bytes, 0x66);
+}
+
+// What the engine runs in 32-bit code only; there the encodings mean the same.
+static bool needs_32_bit_engine(const struct insn *in)
+{
+    return op_class(in->op) != OP_CLASS_INTEGER || in->vex || in->op == OP_ADCX || in->op == OP_ADOX;
+}
+
+// Outside 64-bit code VEX.B, VEX.W (for general registers) and bit 3 of VEX.vvvv are ignored (SDM 2 2.3.5); the engine uses them.
+static void clear_vex_extensions(uint8_t *vex)
+{
+    if (vex[0] != 0xC4)
+        return;
+    vex[1] |= 0x20;
+    vex[2] = (uint8_t)((vex[2] | 0x40) & 0x7F);
+}
+
+// REX.R and REX.B do not extend MMX register numbers. The engine would take what lies behind its MMX registers.
+static void clear_rex_extensions(const struct insn *in, uint8_t *bytes, unsigned code_size)
+{
+    struct encode_layout layout = encode_find(in, bytes, code_size);
+    uint8_t *rex = bytes + layout.prefixes, opcode = bytes[layout.opcode];
+    if (code_size != MODE_CODE64 || (*rex & 0xF0) != 0x40)
+        return;
+    bool reg = true, rm = in->form == FORM_REG;
+    switch (in->op) {
+    case OP_CVTPI2PS: case OP_CVTPI2PD: case OP_MOVQ2DQ: reg = false; break;
+    case OP_CVTPS2PI: case OP_CVTPD2PI: case OP_CVTTPS2PI: case OP_CVTTPD2PI: case OP_MOVDQ2Q: rm = false; break;
+    case OP_MMX:
+        reg = opcode != 0xC5 && opcode != 0xD7;                  // PEXTRW, PMOVMSKB
+        rm = rm && opcode != 0x6E && opcode != 0x7E && opcode != 0xC4; // MOVD, PINSRW
+        break;
+    default: break;
+    }
+    *rex &= (uint8_t)~((reg ? 4 : 0) | (rm ? 1 : 0));
+}
+
+// The address of a slot with these bytes. 0: the engine cannot be made.
+static uint64_t place_code(struct engine *engine, unsigned code_size, const uint8_t *code, unsigned length)
+{
+    if (!engine->uc && !engine_open(engine, code_size))
+        return 0;
+    uint64_t address = engine_slot(engine, code, length);
+    if (address)
+        return address;
+    engine_close(engine);
+    return engine_open(engine, code_size) ? engine_slot(engine, code, length) : 0;
+}
+
+// Runs to the HLT that follows the instruction. False: it was not carried out.
+static bool run_slot(struct engine *engine, unsigned code_size, uint64_t address, unsigned length)
+{
+    uint64_t rip = 0, end = address + length + 1;
+    if (code_size == MODE_CODE16) {
+        uint16_t segment = (uint16_t)((address & ~(uint64_t)0xFFFF) >> 4);
+        if (segment != engine->code_segment)
+            uc_reg_write(engine->uc, UC_X86_REG_CS, &segment);
+        engine->code_segment = segment;
+        end &= 0xFFFF;
+    }
+    if (uc_emu_start(engine->uc, address, UINT64_MAX, 0, 0) != UC_ERR_OK)
+        return false;
+    uc_reg_read(engine->uc, code_size == MODE_CODE64 ? UC_X86_REG_RIP : UC_X86_REG_EIP, &rip);
+    return rip == end;
+}
+
 bool reference_run(struct reference *reference, const struct insn *in, const uint8_t *bytes, unsigned code_size,
                    struct reference_state *state)
 {
     enum op_class class = op_class(in->op);
-    // The 16-bit engine does not run SSE and x87; their encodings mean the same in 32-bit code.
-    if (code_size == MODE_CODE16 && class != OP_CLASS_INTEGER)
-        code_size = MODE_CODE32;
-    struct engine *engine = &reference->engine[code_size];
-    if (!engine->uc && !engine_open(engine, code_size))
-        return false;
-    uint8_t code[ENCODE_MAX];
-    unsigned length = encode_moved(in, bytes, code_size, SCRATCH_OPERAND, code);
-    uint64_t address = engine_slot(engine, code, length);
-    if (!address) {
-        engine_close(engine);
-        if (!engine_open(engine, code_size))
-            return false;
-        address = engine_slot(engine, code, length);
-    }
+    if (in->op == OP_PCMPESTRM || in->op == OP_PCMPESTRI)
+        return false; // with some lengths the engine reads beyond its own state
+    bool mmx = uses_mmx(in, bytes, code_size);
     bool vectors = class == OP_CLASS_SSE || class == OP_CLASS_MMX;
-    bool x87 = class == OP_CLASS_X87 || class == OP_CLASS_MMX;
+    bool x87 = class == OP_CLASS_X87 || mmx;
+    if (code_size == MODE_CODE16 && needs_32_bit_engine(in))
+        code_size = MODE_CODE32;
+    uint8_t code[ENCODE_MAX];
+    unsigned length = in->length;
+    uint32_t operand = state->memory_address;
+    const bool same = in->op == OP_SSSE3 && in->form == FORM_REG && in->reg == in->rm;
+    if (operand) {
+        memcpy(code, bytes, length);
+    } else if (same) {
+        // PHADD and PHSUB of a register with itself: the engine overwrites the source before it has read all of it.
+        operand = SCRATCH_OPERAND;
+        length = encode_in_memory(in, bytes, code_size, operand, code);
+        memcpy(state->memory, mmx ? state->st[in->rm] : (const uint8_t *)&state->xmm[in->rm], mmx ? 8 : 16);
+        state->memory_size = mmx ? 8 : 16;
+    } else {
+        operand = SCRATCH_OPERAND;
+        length = encode_moved(in, bytes, code_size, operand - (uint32_t)reference_operand_shift(in, state), code);
+    }
+    if (in->vex && code_size != MODE_CODE64)
+        clear_vex_extensions(code + encode_find(in, code, code_size).prefixes);
+    if (mmx)
+        clear_rex_extensions(in, code, code_size);
+    struct engine *engine = &reference->engine[code_size];
+    uint64_t address = place_code(engine, code_size, code, length);
+    if (!address)
+        return false;
     put_gprs(engine->uc, state, code_size);
     if (vectors)
         put_vectors(engine->uc, state);
     if (x87)
         put_x87(engine->uc, state);
-    memcpy(engine->arena + SCRATCH_OPERAND, state->memory, state->memory_size);
-    uc_err error = uc_emu_start(engine->uc, address, UINT64_MAX, 0, 0);
-    if (error != UC_ERR_OK)
+    memcpy(engine->arena + operand, state->memory, state->memory_size);
+    if (!run_slot(engine, code_size, address, length))
         return false;
     get_gprs(engine->uc, state, code_size);
     if (vectors)
         get_vectors(engine->uc, state);
     if (x87)
         get_x87(engine->uc, state);
-    memcpy(state->memory, engine->arena + SCRATCH_OPERAND, state->memory_size);
+    memcpy(state->memory, engine->arena + operand, state->memory_size);
     return true;
 }
 
@@ -226,25 +325,51 @@ void reference_state_from(struct reference_state *state, const struct cpu *cpu)
 
 static void store_vectors(const struct reference_state *state, struct cpu *cpu) { memcpy(cpu->xmm, state->xmm, sizeof state->xmm); }
 
-static void store_x87(const struct reference_state *state, struct cpu *cpu, bool mmx)
+// The MMX register that the instruction writes, -1: none.
+static int mmx_written(const struct insn *in, const uint8_t *bytes, unsigned code_size)
+{
+    struct encode_layout layout = encode_find(in, bytes, code_size);
+    uint8_t opcode = bytes[layout.opcode];
+    switch (in->op) {
+    case OP_CVTPI2PS: case OP_CVTPI2PD: case OP_MOVQ2DQ: case OP_EMMS: case OP_MASKMOVQ: return -1;
+    case OP_MMX:
+        if (opcode == 0xC5 || opcode == 0xD7 || opcode == 0x7E || opcode == 0xE7) // PEXTRW, PMOVMSKB, MOVD, MOVNTQ
+            return -1;
+        if (opcode == 0x7F) // MOVQ mm/m64, mm
+            return in->form == FORM_MEM ? -1 : in->rm & 7;
+        return opcode >= 0x71 && opcode <= 0x73 ? in->rm & 7 : in->reg & 7; // shifts by an immediate
+    default: return in->reg & 7;
+    }
+}
+
+// The effect of MMX instructions on the x87 state (SDM 3A 13.2, table "Action Taken By MMX Instructions on x87 FPU State").
+static void store_mmx(struct reference_state *state, struct cpu *cpu, const struct insn *in, const uint8_t *bytes)
+{
+    if (in->op == OP_CVTPI2PD && in->form == FORM_MEM)
+        return; // no transition to MMX technology
+    int written = mmx_written(in, bytes, cpu->mode & MODE_CODE_MASK);
+    if (written >= 0) {
+        memcpy(&cpu->fpu.st[written].mantissa, state->st[written], 8);
+        cpu->fpu.st[written].sign_exponent = 0xFFFF;
+    }
+    cpu->fpu.status &= (uint16_t)~FPU_STATUS_TOP;
+    cpu->fpu.tag = in->op == OP_EMMS ? 0xFFFF : 0;
+}
+
+static void store_x87(const struct reference_state *state, struct cpu *cpu)
 {
     cpu->fpu.control = state->fpu_control;
     cpu->fpu.status = state->fpu_status;
     cpu->fpu.tag = state->fpu_tag;
     for (unsigned i = 0; i < 8; i++) {
-        uint64_t before = cpu->fpu.st[i].mantissa;
         memcpy(&cpu->fpu.st[i].mantissa, state->st[i], 8);
         memcpy(&cpu->fpu.st[i].sign_exponent, state->st[i] + 8, 2);
-        // A write to an MMX register sets the sign and exponent to ones (SDM 1 9.5.1).
-        if (mmx && cpu->fpu.st[i].mantissa != before)
-            cpu->fpu.st[i].sign_exponent = 0xFFFF;
     }
 }
 
 // The faults that precede execution by instruction class (SDM 3A table 13-1, SDM 1 8.6).
-static enum exec_result check_available(struct cpu *cpu, enum op_class class)
+static enum exec_result check_available(struct cpu *cpu, enum op_class class, bool x87)
 {
-    bool x87 = class == OP_CLASS_X87 || class == OP_CLASS_MMX;
     if (class == OP_CLASS_SSE && !(cpu->cr4 & CR4_OSFXSR))
         return raise_exception(cpu, VECTOR_UD);
     if ((cpu->cr0 & CR0_EM) && class != OP_CLASS_INTEGER)
@@ -304,20 +429,21 @@ enum exec_result reference_execute(struct reference *reference, struct cpu *cpu,
         copy.disp = in->disp - in->delta; // relative to RIP, which is now the instruction's own
     in = &copy;
     enum op_class class = op_class(in->op);
+    if (!fetch_bytes(cpu, in, bytes))
+        return raise_exception(cpu, VECTOR_UD);
+    bool mmx = uses_mmx(in, bytes, cpu->mode & MODE_CODE_MASK);
     if (!(class == OP_CLASS_X87 && is_no_wait(in)) || (cpu->cr0 & (CR0_EM | CR0_TS))) {
-        enum exec_result result = check_available(cpu, class);
+        enum exec_result result = check_available(cpu, class, mmx || class == OP_CLASS_X87);
         if (result != EXEC_NEXT)
             return result;
     }
-    if (!fetch_bytes(cpu, in, bytes))
-        return raise_exception(cpu, VECTOR_UD);
     reference_state_from(&state, cpu);
     unsigned size = op_memory_size(in);
     ASSERT(size <= sizeof state.memory, "the longest memory operand is that of XSAVE");
     state.memory_size = size;
     uint64_t offset = size ? exec_offset(cpu, in) : 0;
-    // 128-bit operands of SSSE3 to SSE4.1, AES and PCLMULQDQ have to be aligned (SDM 2 2.4, exception type 4).
-    unsigned alignment = class == OP_CLASS_SSE && size == 16 && in->op != OP_SSE42 ? 16 : 1;
+    // 128-bit operands have to be aligned (SDM 2 2.4, exception type 4).
+    unsigned alignment = (class == OP_CLASS_SSE || class == OP_CLASS_MMX) && size == 16 ? 16 : 1;
     if (size && op_memory_read(in) && !mem_read_bytes(cpu, in->segment, offset, state.memory, size, alignment))
         return EXEC_FAULT;
     if (size && op_memory_written(in) && !mem_check_write(cpu, in->segment, offset, size))
@@ -332,8 +458,10 @@ enum exec_result reference_execute(struct reference *reference, struct cpu *cpu,
     flags_set_arithmetic(cpu, state.rflags);
     if (class == OP_CLASS_SSE || class == OP_CLASS_MMX)
         store_vectors(&state, cpu);
-    if (class == OP_CLASS_X87 || class == OP_CLASS_MMX)
-        store_x87(&state, cpu, class == OP_CLASS_MMX);
+    if (class == OP_CLASS_X87)
+        store_x87(&state, cpu);
+    else if (mmx)
+        store_mmx(&state, cpu, in, bytes);
     cpu->reference_instructions++;
     return exec_end_system(cpu, in);
 }
