@@ -88,7 +88,7 @@ enum vmxon_end {
     VMXON_END_RESET,        // the guest asked for a reset; the machine does not restart by itself
     VMXON_END_CHECK,        // lockstep: the native core and the reference executor disagree
 };
-struct vmxon_limits { // 0: no limit
+struct vmxon_limits {      // 0: no limit
     uint64_t instructions; // total of the machine, not of this call
     uint64_t cycles;       // likewise
     bool single_step;      // drive the machine one instruction at a time (same result, slower)
@@ -96,9 +96,9 @@ struct vmxon_limits { // 0: no limit
 struct vmxon_outcome {
     enum vmxon_end end;
     uint32_t status;
-    unsigned cpu;    // the processor concerned
-    uint64_t rip;    // its RIP
-    char text[512];  // one line saying what happened
+    unsigned cpu;   // the processor concerned
+    uint64_t rip;   // its RIP
+    char text[512]; // one line saying what happened
 };
 // Runs until the machine ends or a limit is reached. limits may be NULL.
 enum vmxon_status vmxon_run(struct vmxon *machine, const struct vmxon_limits *limits, struct vmxon_outcome *outcome);
@@ -125,7 +125,8 @@ enum vmxon_status vmxon_get_registers(const struct vmxon *machine, unsigned cpu,
 // Physical memory; linear memory as processor `cpu` sees it now, without side effects.
 enum vmxon_status vmxon_read_physical(const struct vmxon *machine, uint64_t address, void *buffer, size_t size);
 enum vmxon_status vmxon_write_physical(struct vmxon *machine, uint64_t address, const void *buffer, size_t size);
-enum vmxon_status vmxon_read_linear(const struct vmxon *machine, unsigned cpu, uint64_t address, void *buffer, size_t size);
+enum vmxon_status vmxon_read_linear(const struct vmxon *machine, unsigned cpu, uint64_t address, void *buffer,
+                                    size_t size);
 
 #define VMXON_EXIT_REASONS 86
 struct vmxon_stats { // sums over the processors

@@ -10,10 +10,10 @@
 
 _Noreturn void assert_failed(const char *file, int line, const char *condition, const char *why);
 
-#define ASSERT(condition, why)                                                                     \
-    do {                                                                                           \
-        if (unlikely(!(condition)))                                                                \
-            assert_failed(__FILE__, __LINE__, #condition, why);                                    \
+#define ASSERT(condition, why)                                  \
+    do {                                                        \
+        if (unlikely(!(condition)))                             \
+            assert_failed(__FILE__, __LINE__, #condition, why); \
     } while (0)
 
 #endif

@@ -22,10 +22,7 @@ const struct block block_none = {.cost = BLOCK_COST_NEVER, .address = UINT64_MAX
 
 static void code_written(void *owner, hpa_t address, unsigned size);
 
-static size_t align_up(size_t bytes)
-{
-    return (bytes + ARENA_ALIGNMENT - 1) & ~(size_t)(ARENA_ALIGNMENT - 1);
-}
+static size_t align_up(size_t bytes) { return (bytes + ARENA_ALIGNMENT - 1) & ~(size_t)(ARENA_ALIGNMENT - 1); }
 
 // ---- Creation ----
 
@@ -38,10 +35,7 @@ static void clear_tables(struct block_cache *cache)
     cache->used = align_up(SCRATCH_BYTES);
 }
 
-static uint64_t cache_mapping_size(void)
-{
-    return (sizeof(struct block_cache) + PAGE_OFFSET_MASK) & PAGE_FRAME_MASK;
-}
+static uint64_t cache_mapping_size(void) { return (sizeof(struct block_cache) + PAGE_OFFSET_MASK) & PAGE_FRAME_MASK; }
 
 struct block_cache *block_cache_create(struct memory *memory, struct mmu *mmu)
 {
@@ -220,18 +214,14 @@ static bool append(struct block *block, const uint8_t *bytes, unsigned available
     struct insn *in = &block->insns[block->count];
     memset(in, 0, sizeof(*in));
     switch (decode(bytes, available, block->mode & ~(unsigned)MODE_SINGLE, in)) {
-    case DECODE_OK:
-        break;
-    case DECODE_UNDEFINED:
-        in->op = OP_UD;
-        break;
+    case DECODE_OK: break;
+    case DECODE_UNDEFINED: in->op = OP_UD; break;
     case DECODE_TOO_LONG:
         in->op = OP_UD;
         in->exec = exec_too_long;
         in->length = INSN_MAX_LENGTH;
         break;
-    case DECODE_TRUNCATED:
-        return false;
+    case DECODE_TRUNCATED: return false;
     }
     select_normalize(in);
     in->delta = block->bytes;
@@ -253,11 +243,8 @@ static void find_dead_flags(struct block *block)
     for (unsigned i = block->count; i-- > 0;) {
         struct insn *in = &block->insns[i];
         switch (select_flag_use(in)) {
-        case FLAGS_OBSERVED:
-            dead = false;
-            break;
-        case FLAGS_UNTOUCHED:
-            break;
+        case FLAGS_OBSERVED: dead = false; break;
+        case FLAGS_UNTOUCHED: break;
         case FLAGS_OVERWRITTEN:
             if (dead)
                 in->flags |= INSN_NO_FLAGS;
@@ -361,7 +348,8 @@ struct block *block_build(struct block_cache *cache, hpa_t address, unsigned mod
     return block;
 }
 
-const struct block *block_build_scratch(struct block_cache *cache, const uint8_t *bytes, unsigned available, unsigned mode)
+const struct block *block_build_scratch(struct block_cache *cache, const uint8_t *bytes, unsigned available,
+                                        unsigned mode)
 {
     struct block *block = cache->scratch;
     *block = (struct block){.address = UINT64_MAX, .mode = mode | MODE_SINGLE};

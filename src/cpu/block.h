@@ -14,16 +14,16 @@
 #define BLOCK_COST_NEVER INT64_MAX
 
 struct block {
-    hpa_t address;             // of the first byte
-    int64_t cost;              // cycles of all its instructions, or BLOCK_COST_NEVER: its code was written
-    uint32_t mode;             // enum code_mode bits
-    uint16_t count;            // instructions
-    uint16_t bytes;            // code bytes covered
+    hpa_t address;  // of the first byte
+    int64_t cost;   // cycles of all its instructions, or BLOCK_COST_NEVER: its code was written
+    uint32_t mode;  // enum code_mode bits
+    uint16_t count; // instructions
+    uint16_t bytes; // code bytes covered
     struct block *hash_next;
-    struct block *page_next;   // other blocks of the same physical page
+    struct block *page_next;     // other blocks of the same physical page
     const struct block *link[2]; // successors within the page: 0 fall through, 1 branch taken; &block_none: not linked
-    const uint8_t *host;       // the first byte in host memory; NULL: a block outside the cache
-    struct insn insns[];       // count + 1 records; the last is a terminator
+    const uint8_t *host;         // the first byte in host memory; NULL: a block outside the cache
+    struct insn insns[];         // count + 1 records; the last is a terminator
 };
 static_assert(sizeof(struct block) == 64, "the first instruction begins a cache line");
 

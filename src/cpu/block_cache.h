@@ -17,7 +17,7 @@ enum {
     JUMP_ENTRIES = 1 << JUMP_BITS,
     BLOCK_HASH_SIZE = 1 << 15,
     PAGE_HASH_SIZE = 1 << 12,
-    GRANULE_SHIFT = 6,         // writes are held against 64-byte granules of a page first
+    GRANULE_SHIFT = 6, // writes are held against 64-byte granules of a page first
 };
 
 // Where a RIP led the last time, in modes with a flat code segment. Checked against the current translation at each use.
@@ -29,7 +29,7 @@ struct jump_entry {
 // A physical page that blocks were made from.
 struct code_page {
     hpa_t frame;
-    uint64_t granules;         // bit n: some block covers bytes of granule n
+    uint64_t granules; // bit n: some block covers bytes of granule n
     struct block *blocks;
     struct code_page *hash_next;
 };
@@ -38,12 +38,12 @@ struct block_cache {
     struct jump_entry jump[JUMP_ENTRIES];
     struct cpu *cpu;
     struct memory *memory;
-    struct block_cache *next;  // other caches of the same memory
+    struct block_cache *next; // other caches of the same memory
     uint8_t *arena;
-    size_t used;               // bytes
-    struct block *scratch;     // a block of one instruction that is not kept
-    uint16_t cost[OP_COUNT];   // op_cost of each op, where the hot path finds it
-    uint64_t built, dropped;   // blocks; statistics
+    size_t used;             // bytes
+    struct block *scratch;   // a block of one instruction that is not kept
+    uint16_t cost[OP_COUNT]; // op_cost of each op, where the hot path finds it
+    uint64_t built, dropped; // blocks; statistics
     struct block *hash[BLOCK_HASH_SIZE];
     struct code_page *pages[PAGE_HASH_SIZE];
 };
@@ -58,7 +58,8 @@ struct block *block_find(struct block_cache *cache, hpa_t address, unsigned mode
 // Decodes a block from RAM. NULL: its first instruction does not end in this page.
 struct block *block_build(struct block_cache *cache, hpa_t address, unsigned mode);
 // A block of one instruction from `available` bytes at `bytes`, valid until the next call. NULL: they do not hold a whole one.
-const struct block *block_build_scratch(struct block_cache *cache, const uint8_t *bytes, unsigned available, unsigned mode);
+const struct block *block_build_scratch(struct block_cache *cache, const uint8_t *bytes, unsigned available,
+                                        unsigned mode);
 
 // Cycles of the instruction when it retires.
 ALWAYS_INLINE unsigned insn_cost(const struct cpu *cpu, const struct insn *in) { return cpu->blocks->cost[in->op]; }
@@ -104,7 +105,8 @@ ALWAYS_INLINE const struct block *jump_cached(struct cpu *cpu, uint64_t target)
     const struct jump_entry *entry = jump_slot(cpu->blocks, target);
     const struct block *block = entry->block;
     if (likely(entry->rip == target && (target & PAGE_FRAME_MASK) == cpu->mmu.code.page &&
-               (block->address ^ cpu->mmu.code.frame) < PAGE_SIZE && block->mode == cpu->mode && block_fits(cpu, block)))
+               (block->address ^ cpu->mmu.code.frame) < PAGE_SIZE && block->mode == cpu->mode &&
+               block_fits(cpu, block)))
         return block;
     return NULL;
 }
@@ -126,8 +128,8 @@ static inline bool mode_is_direct(unsigned mode)
 }
 
 // Ends of blocks, chosen by the builder.
-exec_fn exec_block_end;      // falls through to the next block, in the same page, along link 0
-exec_fn exec_block_end_far;  // falls through, anywhere
-exec_fn exec_too_long;       // more than 15 bytes: #GP(0)
+exec_fn exec_block_end;     // falls through to the next block, in the same page, along link 0
+exec_fn exec_block_end_far; // falls through, anywhere
+exec_fn exec_too_long;      // more than 15 bytes: #GP(0)
 
 #endif

@@ -8,18 +8,24 @@
 #include "cpu/profile.h"
 #include "cpu/system.h"
 
-#define CR0_DEFINED (CR0_PE | CR0_MP | CR0_EM | CR0_TS | CR0_ET | CR0_NE | CR0_WP | CR0_AM | CR0_NW | CR0_CD | CR0_PG)
-#define CR0_MSW BITS(3, 0)          // what LMSW loads
+#define CR0_DEFINED        (CR0_PE | CR0_MP | CR0_EM | CR0_TS | CR0_ET | CR0_NE | CR0_WP | CR0_AM | CR0_NW | CR0_CD | CR0_PG)
+#define CR0_MSW            BITS(3, 0) // what LMSW loads
 #define CR0_RELOADS_PDPTES (CR0_PG | CR0_CD | CR0_NW)
 #define CR4_RELOADS_PDPTES (CR4_PAE | CR4_PGE | CR4_PSE | CR4_SMEP)
 
 uint64_t cpu_cr4_reserved(const struct cpu *cpu)
 {
-    static const struct { uint64_t bit; enum cpu_feature feature; } row[] = {
-        {CR4_VME | CR4_PVI, FEATURE_VME}, {CR4_TSD, FEATURE_TSC}, {CR4_DE, FEATURE_DE}, {CR4_PSE, FEATURE_PSE}, {CR4_PAE, FEATURE_PAE},
-        {CR4_MCE, FEATURE_MCE}, {CR4_PGE, FEATURE_PGE}, {CR4_OSFXSR, FEATURE_FXSR}, {CR4_OSXMMEXCPT, FEATURE_SSE}, {CR4_UMIP, FEATURE_UMIP},
-        {CR4_LA57, FEATURE_LA57}, {CR4_VMXE, FEATURE_VMX}, {CR4_SMXE, FEATURE_SMX}, {CR4_FSGSBASE, FEATURE_FSGSBASE},
-        {CR4_PCIDE, FEATURE_PCID}, {CR4_OSXSAVE, FEATURE_XSAVE}, {CR4_SMEP, FEATURE_SMEP}, {CR4_SMAP, FEATURE_SMAP}, {CR4_PKE, FEATURE_PKU},
+    static const struct {
+        uint64_t bit;
+        enum cpu_feature feature;
+    } row[] = {
+        {CR4_VME | CR4_PVI, FEATURE_VME}, {CR4_TSD, FEATURE_TSC},           {CR4_DE, FEATURE_DE},
+        {CR4_PSE, FEATURE_PSE},           {CR4_PAE, FEATURE_PAE},           {CR4_MCE, FEATURE_MCE},
+        {CR4_PGE, FEATURE_PGE},           {CR4_OSFXSR, FEATURE_FXSR},       {CR4_OSXMMEXCPT, FEATURE_SSE},
+        {CR4_UMIP, FEATURE_UMIP},         {CR4_LA57, FEATURE_LA57},         {CR4_VMXE, FEATURE_VMX},
+        {CR4_SMXE, FEATURE_SMX},          {CR4_FSGSBASE, FEATURE_FSGSBASE}, {CR4_PCIDE, FEATURE_PCID},
+        {CR4_OSXSAVE, FEATURE_XSAVE},     {CR4_SMEP, FEATURE_SMEP},         {CR4_SMAP, FEATURE_SMAP},
+        {CR4_PKE, FEATURE_PKU},
     };
     uint64_t allowed = CR4_PCE;
     for (size_t i = 0; i < sizeof(row) / sizeof(row[0]); i++)
@@ -34,8 +40,8 @@ static bool long_mode_change_allowed(const struct cpu *cpu, uint64_t value)
     bool enters = (cpu->efer & EFER_LME) && !(cpu->cr0 & CR0_PG) && (value & CR0_PG);
     if (enters) {
         unsigned tss = cpu->segments[SEG_TR].access_rights & SEGMENT_TYPE;
-        return (cpu->cr4 & CR4_PAE) && !(cpu->segments[SEG_CS].access_rights & SEGMENT_L) &&
-               tss != SYSTEM_TSS16_BUSY && tss != SYSTEM_TSS16_AVAILABLE;
+        return (cpu->cr4 & CR4_PAE) && !(cpu->segments[SEG_CS].access_rights & SEGMENT_L) && tss != SYSTEM_TSS16_BUSY &&
+               tss != SYSTEM_TSS16_AVAILABLE;
     }
     bool leaves = (cpu->cr0 & CR0_PG) && !(value & CR0_PG);
     return !(leaves && (cpu_64bit(cpu) || (cpu->cr4 & CR4_PCIDE)));
@@ -154,10 +160,7 @@ enum exec_result cpu_write_cr4(struct cpu *cpu, uint64_t value)
     return EXEC_NEXT;
 }
 
-static uint64_t read_cr0(const struct cpu *cpu)
-{
-    return cpu->non_root ? cpu->vmx_ops->read_cr0(cpu) : cpu->cr0;
-}
+static uint64_t read_cr0(const struct cpu *cpu) { return cpu->non_root ? cpu->vmx_ops->read_cr0(cpu) : cpu->cr0; }
 
 static uint64_t merge_cr0(const struct cpu *cpu, uint64_t value)
 {
@@ -178,20 +181,13 @@ static enum exec_result write_cr8(struct cpu *cpu, uint64_t value)
 static enum exec_result write_control_register(struct cpu *cpu, unsigned number, uint64_t value)
 {
     switch (number) {
-    case 0:
-        return cpu_write_cr0(cpu, merge_cr0(cpu, value));
-    case 2:
-        cpu->cr2 = value;
-        return EXEC_NEXT;
-    case 3:
-        return cpu_write_cr3(cpu, value);
-    case 4:
-        return cpu_write_cr4(cpu, cpu->non_root ? cpu->vmx_ops->merge_cr4(cpu, value) : value);
-    default:
-        return write_cr8(cpu, value);
+    case 0: return cpu_write_cr0(cpu, merge_cr0(cpu, value));
+    case 2: cpu->cr2 = value; return EXEC_NEXT;
+    case 3: return cpu_write_cr3(cpu, value);
+    case 4: return cpu_write_cr4(cpu, cpu->non_root ? cpu->vmx_ops->merge_cr4(cpu, value) : value);
+    default: return write_cr8(cpu, value);
     }
 }
-
 
 static bool control_register_exists(unsigned number)
 {

@@ -12,15 +12,15 @@
 #include "cpu/system.h"
 
 // RFLAGS bits that exist.
-#define RFLAGS_DEFINED                                                                                                    \
-    (RFLAGS_ARITHMETIC | RFLAGS_TF | RFLAGS_IF | RFLAGS_DF | RFLAGS_IOPL | RFLAGS_NT | RFLAGS_RF | RFLAGS_VM | RFLAGS_AC | \
-     RFLAGS_VIF | RFLAGS_VIP | RFLAGS_ID)
+#define RFLAGS_DEFINED                                                                                         \
+    (RFLAGS_ARITHMETIC | RFLAGS_TF | RFLAGS_IF | RFLAGS_DF | RFLAGS_IOPL | RFLAGS_NT | RFLAGS_RF | RFLAGS_VM | \
+     RFLAGS_AC | RFLAGS_VIF | RFLAGS_VIP | RFLAGS_ID)
 
 enum {
-    RESET_DATA_RIGHTS = 0x93,  // present, read/write, accessed
+    RESET_DATA_RIGHTS = 0x93, // present, read/write, accessed
     RESET_CODE_RIGHTS = 0x9B,
     RESET_LDTR_RIGHTS = 0x82,
-    RESET_TR_RIGHTS = 0x8B,    // busy 32-bit TSS
+    RESET_TR_RIGHTS = 0x8B, // busy 32-bit TSS
     RESET_MXCSR = 0x1F80,
     RESET_FPU_CONTROL = 0x40,
     RESET_FPU_TAG = 0x5555,
@@ -56,7 +56,8 @@ static void reset_segments(struct cpu *cpu)
 {
     for (unsigned s = 0; s < SEG_COUNT; s++)
         cpu->segments[s] = (struct segment){.limit = 0xFFFF, .access_rights = RESET_DATA_RIGHTS};
-    cpu->segments[SEG_CS] = (struct segment){.selector = 0xF000, .base = 0xFFFF0000, .limit = 0xFFFF, .access_rights = RESET_CODE_RIGHTS};
+    cpu->segments[SEG_CS] =
+        (struct segment){.selector = 0xF000, .base = 0xFFFF0000, .limit = 0xFFFF, .access_rights = RESET_CODE_RIGHTS};
     cpu->segments[SEG_LDTR].access_rights = RESET_LDTR_RIGHTS;
     cpu->segments[SEG_TR].access_rights = RESET_TR_RIGHTS;
     cpu->gdtr = cpu->idtr = (struct descriptor_table){.limit = 0xFFFF};
@@ -112,10 +113,7 @@ void cpu_reset(struct cpu *cpu, bool init_signal)
     cpu_update_mode(cpu);
 }
 
-uint64_t cpu_rflags(const struct cpu *cpu)
-{
-    return cpu->rflags_system | flags_arithmetic(cpu);
-}
+uint64_t cpu_rflags(const struct cpu *cpu) { return cpu->rflags_system | flags_arithmetic(cpu); }
 
 static enum mmu_mode explicit_mode(const struct cpu *cpu)
 {
@@ -164,7 +162,8 @@ void interrupt_recheck(struct cpu *cpu)
 // Base 0, 4 GiB, and permitting reads (and writes).
 static bool segment_is_flat(const struct segment *s, bool writable)
 {
-    if (s->base != 0 || s->limit != 0xFFFFFFFF || (s->access_rights & (SEGMENT_UNUSABLE | SEGMENT_P | SEGMENT_S)) != (SEGMENT_P | SEGMENT_S))
+    if (s->base != 0 || s->limit != 0xFFFFFFFF ||
+        (s->access_rights & (SEGMENT_UNUSABLE | SEGMENT_P | SEGMENT_S)) != (SEGMENT_P | SEGMENT_S))
         return false;
     if (s->access_rights & TYPE_CODE)
         return !writable && (s->access_rights & TYPE_READABLE);
@@ -182,8 +181,9 @@ static unsigned code_mode(const struct cpu *cpu)
         mode |= MODE_STACK32;
     if (!(cpu->cr0 & CR0_PE) || cpu_v8086(cpu))
         mode |= MODE_REAL;
-    bool flat = segment_is_flat(cs, !(cpu->cr0 & CR0_PE) && !(cs->access_rights & TYPE_CODE)) && segment_is_flat(ss, true) &&
-                segment_is_flat(&cpu->segments[SEG_DS], true) && segment_is_flat(&cpu->segments[SEG_ES], true);
+    bool flat = segment_is_flat(cs, !(cpu->cr0 & CR0_PE) && !(cs->access_rights & TYPE_CODE)) &&
+                segment_is_flat(ss, true) && segment_is_flat(&cpu->segments[SEG_DS], true) &&
+                segment_is_flat(&cpu->segments[SEG_ES], true);
     if (flat && !watched)
         mode |= MODE_FLAT;
     return mode;
@@ -200,7 +200,8 @@ void cpu_update_mode(struct cpu *cpu)
 
     cpu->mode = (cpu->mode & MODE_SINGLE) | code_mode(cpu);
     bool code64 = cpu_64bit(cpu);
-    cpu->rip_mask = code64 ? ~(uint64_t)0 : 0xFFFFFFFF; // in 16-bit code too: EIP passes FFFFH; only branches cut it off
+    cpu->rip_mask =
+        code64 ? ~(uint64_t)0 : 0xFFFFFFFF; // in 16-bit code too: EIP passes FFFFH; only branches cut it off
     for (unsigned s = 0; s < SEG_COUNT; s++)
         cpu->segment_base[s] = code64 && s < SEG_FS ? 0 : cpu->segments[s].base;
 

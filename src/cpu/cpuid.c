@@ -14,9 +14,9 @@ enum cpuid_register { REGISTER_EAX, REGISTER_EBX, REGISTER_ECX, REGISTER_EDX };
 struct feature {
     uint32_t leaf;
     uint8_t subleaf;
-    uint8_t reg;        // enum cpuid_register
+    uint8_t reg; // enum cpuid_register
     uint8_t bit;
-    uint8_t since;      // enum cpu_generation
+    uint8_t since; // enum cpu_generation
 };
 
 static const struct feature features[FEATURE_COUNT] = {
@@ -26,25 +26,27 @@ static const struct feature features[FEATURE_COUNT] = {
 };
 
 static const struct cpu_profile profiles[] = {
-#define PROFILE(name, generation, signature, maxphyaddr, linear_width, base_mhz, max_mhz, crystal_hz, brand, description) \
-    {name, description, brand, GENERATION_##generation, signature, maxphyaddr, linear_width, base_mhz, max_mhz, crystal_hz},
+#define PROFILE(name, generation, signature, maxphyaddr, linear_width, base_mhz, max_mhz, crystal_hz, brand, \
+                description)                                                                                 \
+    {name,     description, brand,     GENERATION_##generation, signature, maxphyaddr, linear_width,         \
+     base_mhz, max_mhz,     crystal_hz},
 #include "cpu/profiles.def"
 #undef PROFILE
 };
 
 enum {
     MAX_BASIC_LEAF = 0x16,
-    LIMITED_BASIC_LEAF = 2,    // with IA32_MISC_ENABLE bit 22
-    XSAVE_AREA_SIZE = 576,     // legacy region and header; no further components
+    LIMITED_BASIC_LEAF = 2, // with IA32_MISC_ENABLE bit 22
+    XSAVE_AREA_SIZE = 576,  // legacy region and header; no further components
     OSXSAVE_BIT = 27,
     APIC_BIT = 9,
     HTT_BIT = 28,
     MONITOR_BIT = 3,
     NX_BIT = 20,
 };
-#define MISC_ENABLE_MONITOR BIT(18)
+#define MISC_ENABLE_MONITOR     BIT(18)
 #define MISC_ENABLE_LIMIT_CPUID BIT(22)
-#define MISC_ENABLE_XD_DISABLE BIT(34)
+#define MISC_ENABLE_XD_DISABLE  BIT(34)
 
 const struct cpu_profile *cpu_profile_find(const char *name)
 {
@@ -69,15 +71,13 @@ static uint32_t feature_bits(const struct cpu *cpu, uint32_t leaf, uint32_t subl
 {
     uint32_t bits = 0;
     for (unsigned i = 0; i < FEATURE_COUNT; i++)
-        if (features[i].leaf == leaf && features[i].subleaf == subleaf && features[i].reg == reg && cpu_has(cpu, (enum cpu_feature)i))
+        if (features[i].leaf == leaf && features[i].subleaf == subleaf && features[i].reg == reg &&
+            cpu_has(cpu, (enum cpu_feature)i))
             bits |= (uint32_t)1 << features[i].bit;
     return bits;
 }
 
-static unsigned package_cpus(const struct cpu *cpu)
-{
-    return cpu->package_cpus ? cpu->package_cpus : 1;
-}
+static unsigned package_cpus(const struct cpu *cpu) { return cpu->package_cpus ? cpu->package_cpus : 1; }
 
 // Bits of the APIC ID below the package: ceil(log2(vCPUs)).
 static unsigned package_shift(const struct cpu *cpu)
@@ -106,13 +106,20 @@ static void leaf_signature(const struct cpu *cpu, struct cpuid_result *r)
 // Leaf 4, deterministic cache parameters: L1D 32K/8, L1I 32K/8, L2 256K/4, L3 8M/16, lines of 64 bytes.
 static void leaf_caches(const struct cpu *cpu, uint32_t subleaf, struct cpuid_result *r)
 {
-    static const struct { uint32_t type, level, ways, sets, edx; bool shared; } cache[4] = {
-        {1, 1, 8, 64, 0, false}, {2, 1, 8, 64, 0, false}, {3, 2, 4, 1024, 0, false}, {3, 3, 16, 8192, 6, true},
+    static const struct {
+        uint32_t type, level, ways, sets, edx;
+        bool shared;
+    } cache[4] = {
+        {1, 1, 8, 64, 0, false},
+        {2, 1, 8, 64, 0, false},
+        {3, 2, 4, 1024, 0, false},
+        {3, 3, 16, 8192, 6, true},
     };
     if (subleaf >= 4)
         return;
     unsigned package = (1u << package_shift(cpu)) - 1;
-    r->eax = cache[subleaf].type | cache[subleaf].level << 5 | BIT(8) | (cache[subleaf].shared ? package << 14 : 0) | package << 26;
+    r->eax = cache[subleaf].type | cache[subleaf].level << 5 | BIT(8) | (cache[subleaf].shared ? package << 14 : 0) |
+             package << 26;
     r->ebx = (cache[subleaf].ways - 1) << 22 | 63;
     r->ecx = cache[subleaf].sets - 1;
     r->edx = cache[subleaf].edx;
@@ -162,7 +169,8 @@ void cpuid_read(const struct cpu *cpu, uint32_t leaf, uint32_t subleaf, struct c
     };
     switch (leaf) {
     case 0:
-        r = (struct cpuid_result){.eax = maximum, .ebx = 0x756E6547, .ecx = 0x6C65746E, .edx = 0x49656E69}; // GenuineIntel
+        r = (struct cpuid_result){
+            .eax = maximum, .ebx = 0x756E6547, .ecx = 0x6C65746E, .edx = 0x49656E69}; // GenuineIntel
         break;
     case 1:
         // The subleaf is not looked at.
@@ -170,21 +178,13 @@ void cpuid_read(const struct cpu *cpu, uint32_t leaf, uint32_t subleaf, struct c
         r.edx = feature_bits(cpu, 1, 0, REGISTER_EDX);
         leaf_signature(cpu, &r);
         break;
-    case 2:
-        r = (struct cpuid_result){.eax = 0x76036301, .ebx = 0x00F0B5FF, .edx = 0x00C30000};
-        break;
-    case 4:
-        leaf_caches(cpu, subleaf, &r);
-        break;
+    case 2: r = (struct cpuid_result){.eax = 0x76036301, .ebx = 0x00F0B5FF, .edx = 0x00C30000}; break;
+    case 4: leaf_caches(cpu, subleaf, &r); break;
     case 5:
         r = (struct cpuid_result){.eax = 64, .ebx = 64, .ecx = 3, .edx = 0x20}; // monitor line; C1 has two sub-states
         break;
-    case 6:
-        r.eax = feature_bits(cpu, 6, 0, REGISTER_EAX);
-        break;
-    case 0xB:
-        leaf_topology(cpu, subleaf, &r);
-        break;
+    case 6: r.eax = feature_bits(cpu, 6, 0, REGISTER_EAX); break;
+    case 0xB: leaf_topology(cpu, subleaf, &r); break;
     case 0xD:
         leaf_xsave(subleaf, &r);
         if (subleaf == 1)
@@ -198,9 +198,7 @@ void cpuid_read(const struct cpu *cpu, uint32_t leaf, uint32_t subleaf, struct c
     case 0x16:
         r = (struct cpuid_result){.eax = profile->base_mhz / 100 * 100, .ebx = profile->max_mhz, .ecx = 100};
         break;
-    case 0x80000000:
-        r.eax = 0x80000008;
-        break;
+    case 0x80000000: r.eax = 0x80000008; break;
     case 0x80000001:
         r.ecx = feature_bits(cpu, leaf, 0, REGISTER_ECX);
         r.edx = feature_bits(cpu, leaf, 0, REGISTER_EDX);
@@ -211,20 +209,13 @@ void cpuid_read(const struct cpu *cpu, uint32_t leaf, uint32_t subleaf, struct c
         break;
     case 0x80000002:
     case 0x80000003:
-    case 0x80000004:
-        leaf_brand(cpu, leaf, &r);
-        break;
+    case 0x80000004: leaf_brand(cpu, leaf, &r); break;
     case 0x80000006:
         r.ecx = 0x01006040; // L2: 256 KBytes, lines of 64 bytes
         break;
-    case 0x80000007:
-        r.edx = feature_bits(cpu, leaf, 0, REGISTER_EDX);
-        break;
-    case 0x80000008:
-        r.eax = profile->linear_width << 8 | profile->maxphyaddr;
-        break;
-    default:
-        break;
+    case 0x80000007: r.edx = feature_bits(cpu, leaf, 0, REGISTER_EDX); break;
+    case 0x80000008: r.eax = profile->linear_width << 8 | profile->maxphyaddr; break;
+    default: break;
     }
     *result = r;
 }

@@ -8,15 +8,9 @@
 
 enum breakpoint_kind { BREAK_EXECUTE = 0, BREAK_WRITE = 1, BREAK_IO = 2, BREAK_ACCESS = 3 };
 
-static bool breakpoint_enabled(const struct cpu *cpu, unsigned n)
-{
-    return (cpu->dr7 >> (2 * n) & 3) != 0;
-}
+static bool breakpoint_enabled(const struct cpu *cpu, unsigned n) { return (cpu->dr7 >> (2 * n) & 3) != 0; }
 
-static unsigned breakpoint_kind(const struct cpu *cpu, unsigned n)
-{
-    return (unsigned)(cpu->dr7 >> (16 + 4 * n) & 3);
-}
+static unsigned breakpoint_kind(const struct cpu *cpu, unsigned n) { return (unsigned)(cpu->dr7 >> (16 + 4 * n) & 3); }
 
 // Bytes watched: LEN 0, 1, 2, 3 are 1, 2, 8, 4.
 static unsigned breakpoint_length(const struct cpu *cpu, unsigned n)

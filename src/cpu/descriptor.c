@@ -30,7 +30,8 @@ bool descriptor_fetch(struct cpu *cpu, uint16_t selector, enum vector vector, st
     return status == DESCRIPTOR_OK;
 }
 
-bool descriptor_fetch_upper(struct cpu *cpu, uint16_t selector, enum vector vector, const struct descriptor *d, uint64_t *upper)
+bool descriptor_fetch_upper(struct cpu *cpu, uint16_t selector, enum vector vector, const struct descriptor *d,
+                            uint64_t *upper)
 {
     uint32_t limit = selector & SELECTOR_TI ? cpu->segments[SEG_LDTR].limit : cpu->gdtr.limit;
     if ((selector & ~7u) + 15 > limit)
@@ -62,7 +63,8 @@ void segment_load_real(struct cpu *cpu, enum segment_register s, uint16_t select
     struct segment *segment = &cpu->segments[s];
     segment->selector = selector;
     segment->base = (uint64_t)selector << 4;
-    segment->access_rights = (segment->access_rights & ~(uint32_t)(SEGMENT_UNUSABLE | 0xFF)) | 0x93; // limit, D/B and G are kept
+    segment->access_rights =
+        (segment->access_rights & ~(uint32_t)(SEGMENT_UNUSABLE | 0xFF)) | 0x93; // limit, D/B and G are kept
 }
 
 void segment_load_v8086(struct cpu *cpu, enum segment_register s, uint16_t selector)
@@ -73,7 +75,8 @@ void segment_load_v8086(struct cpu *cpu, enum segment_register s, uint16_t selec
 
 void segment_load_null(struct segment *segment, uint16_t selector, unsigned cpl)
 {
-    *segment = (struct segment){.selector = selector, .access_rights = (uint32_t)SEGMENT_UNUSABLE | cpl << SEGMENT_DPL_SHIFT};
+    *segment =
+        (struct segment){.selector = selector, .access_rights = (uint32_t)SEGMENT_UNUSABLE | cpl << SEGMENT_DPL_SHIFT};
 }
 
 bool stack_segment_fetch(struct cpu *cpu, uint16_t selector, unsigned cpl, enum vector vector, struct segment *segment)
@@ -234,7 +237,4 @@ bool stack_push(struct cpu *cpu, struct stack *stack, unsigned size, uint64_t va
     return true;
 }
 
-void stack_commit(struct cpu *cpu, const struct stack *stack)
-{
-    stack_pointer_set(cpu, stack->mask, stack->sp);
-}
+void stack_commit(struct cpu *cpu, const struct stack *stack) { stack_pointer_set(cpu, stack->mask, stack->sp); }

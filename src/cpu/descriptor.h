@@ -10,28 +10,37 @@
 #include "cpu/exec.h"
 
 // Type bits of code and data segments.
-#define TYPE_ACCESSED BIT(0)
-#define TYPE_WRITABLE BIT(1)    // data
-#define TYPE_READABLE BIT(1)    // code
+#define TYPE_ACCESSED    BIT(0)
+#define TYPE_WRITABLE    BIT(1) // data
+#define TYPE_READABLE    BIT(1) // code
 #define TYPE_EXPAND_DOWN BIT(2) // data
-#define TYPE_CONFORMING BIT(2)  // code
-#define TYPE_CODE BIT(3)
+#define TYPE_CONFORMING  BIT(2) // code
+#define TYPE_CODE        BIT(3)
 
 // Types of system descriptors.
 enum system_type {
-    SYSTEM_TSS16_AVAILABLE = 1, SYSTEM_LDT = 2, SYSTEM_TSS16_BUSY = 3, SYSTEM_CALL_GATE16 = 4, SYSTEM_TASK_GATE = 5,
-    SYSTEM_INTERRUPT_GATE16 = 6, SYSTEM_TRAP_GATE16 = 7, SYSTEM_TSS_AVAILABLE = 9, SYSTEM_TSS_BUSY = 11, SYSTEM_CALL_GATE = 12,
-    SYSTEM_INTERRUPT_GATE = 14, SYSTEM_TRAP_GATE = 15,
+    SYSTEM_TSS16_AVAILABLE = 1,
+    SYSTEM_LDT = 2,
+    SYSTEM_TSS16_BUSY = 3,
+    SYSTEM_CALL_GATE16 = 4,
+    SYSTEM_TASK_GATE = 5,
+    SYSTEM_INTERRUPT_GATE16 = 6,
+    SYSTEM_TRAP_GATE16 = 7,
+    SYSTEM_TSS_AVAILABLE = 9,
+    SYSTEM_TSS_BUSY = 11,
+    SYSTEM_CALL_GATE = 12,
+    SYSTEM_INTERRUPT_GATE = 14,
+    SYSTEM_TRAP_GATE = 15,
 };
 enum { SYSTEM_TYPE_BUSY = 2 }; // the type bit of a TSS descriptor
 
-#define SELECTOR_RPL 3u
-#define SELECTOR_TI 4u
+#define SELECTOR_RPL      3u
+#define SELECTOR_TI       4u
 #define V8086_DATA_RIGHTS 0xF3u // present, DPL 3, read/write, accessed
 
 struct descriptor {
     uint64_t raw;
-    gva_t address;  // linear address of its first byte
+    gva_t address; // linear address of its first byte
 };
 
 static inline unsigned descriptor_type(const struct descriptor *d) { return (unsigned)bits_get(d->raw, 43, 40); }
@@ -40,8 +49,14 @@ static inline unsigned descriptor_dpl(const struct descriptor *d) { return (unsi
 static inline bool descriptor_present(const struct descriptor *d) { return (d->raw & BIT(47)) != 0; }
 static inline bool descriptor_long(const struct descriptor *d) { return (d->raw & BIT(53)) != 0; }
 static inline bool descriptor_default_big(const struct descriptor *d) { return (d->raw & BIT(54)) != 0; }
-static inline bool descriptor_is_code(const struct descriptor *d) { return !descriptor_is_system(d) && (descriptor_type(d) & TYPE_CODE); }
-static inline bool descriptor_is_conforming(const struct descriptor *d) { return (descriptor_type(d) & TYPE_CONFORMING) != 0; }
+static inline bool descriptor_is_code(const struct descriptor *d)
+{
+    return !descriptor_is_system(d) && (descriptor_type(d) & TYPE_CODE);
+}
+static inline bool descriptor_is_conforming(const struct descriptor *d)
+{
+    return (descriptor_type(d) & TYPE_CONFORMING) != 0;
+}
 static inline bool descriptor_is_writable_data(const struct descriptor *d)
 {
     return !descriptor_is_system(d) && !(descriptor_type(d) & TYPE_CODE) && (descriptor_type(d) & TYPE_WRITABLE);
@@ -82,7 +97,8 @@ enum descriptor_status descriptor_read(struct cpu *cpu, uint16_t selector, struc
 // The same; outside the table raises `vector` with the selector. False: cpu->event is set.
 bool descriptor_fetch(struct cpu *cpu, uint16_t selector, enum vector vector, struct descriptor *d);
 // Reads bytes 8 to 15 of a system descriptor in IA-32e mode, with limit check. False: cpu->event is set.
-bool descriptor_fetch_upper(struct cpu *cpu, uint16_t selector, enum vector vector, const struct descriptor *d, uint64_t *upper);
+bool descriptor_fetch_upper(struct cpu *cpu, uint16_t selector, enum vector vector, const struct descriptor *d,
+                            uint64_t *upper);
 // Sets type bits (accessed, busy) in memory and in *d, if they are not set. False: cpu->event is set.
 bool descriptor_set_type_bits(struct cpu *cpu, struct descriptor *d, unsigned type_bits);
 
@@ -115,7 +131,7 @@ struct stack {
     uint64_t sp;
     uint64_t mask;
     enum mmu_mode mode;
-    uint16_t error_selector;       // in the error code of #SS
+    uint16_t error_selector; // in the error code of #SS
 };
 // Pushes `size` bytes. False: #SS or a page fault in cpu->event.
 bool stack_push(struct cpu *cpu, struct stack *stack, unsigned size, uint64_t value);
@@ -184,17 +200,17 @@ static inline void debug_trap(struct cpu *cpu, uint64_t bits)
     cpu->pending |= PENDING_DEBUG;
 }
 #define PENDING_DEBUG_ENABLED BIT(12) // an enabled breakpoint was met
-#define PENDING_DEBUG_BS BIT(14)
-#define PENDING_DEBUG_BT BIT(15)      // not in the VMCS field
-#define PENDING_DEBUG_RTM BIT(16)
+#define PENDING_DEBUG_BS      BIT(14)
+#define PENDING_DEBUG_BT      BIT(15) // not in the VMCS field
+#define PENDING_DEBUG_RTM     BIT(16)
 
-#define DR6_BD BIT(13)
-#define DR6_BS BIT(14)
-#define DR6_BT BIT(15)
-#define DR6_RTM BIT(16)
-#define DR6_FIXED UINT64_C(0xFFFF0FF0)
-#define DR7_GD BIT(13)
-#define DR7_FIXED UINT64_C(0x400)
+#define DR6_BD       BIT(13)
+#define DR6_BS       BIT(14)
+#define DR6_BT       BIT(15)
+#define DR6_RTM      BIT(16)
+#define DR6_FIXED    UINT64_C(0xFFFF0FF0)
+#define DR7_GD       BIT(13)
+#define DR7_FIXED    UINT64_C(0x400)
 #define DR7_WRITABLE UINT64_C(0xFFFF23FF)
 #define DEBUGCTL_LBR BIT(0)
 #define DEBUGCTL_BTF BIT(1)

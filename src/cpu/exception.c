@@ -8,7 +8,7 @@
 #include "cpu/timing.h"
 
 enum {
-    ERROR_IDT = 2,      // the index in the error code is into the IDT
+    ERROR_IDT = 2, // the index in the error code is into the IDT
     ERROR_EXTERNAL = 1,
     TSS_IO_BASE = 102,
 };
@@ -48,8 +48,8 @@ static enum exec_result finish(struct cpu *cpu, uint64_t rip, uint64_t rflags)
 }
 
 // The 8086 way: a vector table of CS:IP pairs, three words on the stack. `mode`: of the access to the table.
-static enum exec_result deliver_8086(struct cpu *cpu, const struct event *event, gva_t table, enum mmu_mode mode, uint64_t image,
-                                     uint64_t new_rflags)
+static enum exec_result deliver_8086(struct cpu *cpu, const struct event *event, gva_t table, enum mmu_mode mode,
+                                     uint64_t image, uint64_t new_rflags)
 {
     uint64_t entry;
     if (!lin_read(cpu, table + (uint64_t)event->vector * 4, 4, &entry, mode))
@@ -126,8 +126,9 @@ static bool fetch_gate(struct cpu *cpu, const struct event *event, struct descri
         (long_mode && !lin_read(cpu, gate->address + 8, 8, upper, MMU_SUPERVISOR)))
         return false;
     unsigned type = descriptor_type(gate);
-    bool valid = type == SYSTEM_INTERRUPT_GATE || type == SYSTEM_TRAP_GATE ||
-                 (!long_mode && (type == SYSTEM_TASK_GATE || type == SYSTEM_INTERRUPT_GATE16 || type == SYSTEM_TRAP_GATE16));
+    bool valid =
+        type == SYSTEM_INTERRUPT_GATE || type == SYSTEM_TRAP_GATE ||
+        (!long_mode && (type == SYSTEM_TASK_GATE || type == SYSTEM_INTERRUPT_GATE16 || type == SYSTEM_TRAP_GATE16));
     if (!descriptor_is_system(gate) || !valid)
         return fail_gate(cpu, VECTOR_GP, event);
     if (is_software(event) && descriptor_dpl(gate) < cpu->cpl)
@@ -201,8 +202,10 @@ static bool prepare_stack(struct cpu *cpu, unsigned level, struct segment *ss, s
 
 static bool push_v8086_segments(struct cpu *cpu, struct stack *stack, unsigned size)
 {
-    return stack_push(cpu, stack, size, cpu->segments[SEG_GS].selector) && stack_push(cpu, stack, size, cpu->segments[SEG_FS].selector) &&
-           stack_push(cpu, stack, size, cpu->segments[SEG_DS].selector) && stack_push(cpu, stack, size, cpu->segments[SEG_ES].selector);
+    return stack_push(cpu, stack, size, cpu->segments[SEG_GS].selector) &&
+           stack_push(cpu, stack, size, cpu->segments[SEG_FS].selector) &&
+           stack_push(cpu, stack, size, cpu->segments[SEG_DS].selector) &&
+           stack_push(cpu, stack, size, cpu->segments[SEG_ES].selector);
 }
 
 static enum exec_result deliver_protected(struct cpu *cpu, const struct event *event, uint64_t image)
@@ -259,8 +262,8 @@ static enum exec_result deliver_long(struct cpu *cpu, const struct event *event,
     if ((ist || inner) && !tss_read_stack64(cpu, ist ? ist + 3 : level, &stack.sp))
         return EXEC_FAULT;
     stack.sp &= ~(uint64_t)15;
-    if (!stack_push(cpu, &stack, 8, cpu->segments[SEG_SS].selector) || !stack_push(cpu, &stack, 8, cpu->regs[REG_RSP]) ||
-        !push_return(cpu, &stack, 8, event, image))
+    if (!stack_push(cpu, &stack, 8, cpu->segments[SEG_SS].selector) ||
+        !stack_push(cpu, &stack, 8, cpu->regs[REG_RSP]) || !push_return(cpu, &stack, 8, event, image))
         return EXEC_FAULT;
     if (!is_canonical(rip, 48))
         return raise_error(cpu, VECTOR_GP, 0);
@@ -306,14 +309,15 @@ static enum exception_class class_of(const struct event *event)
     if (event->type != EVENT_HARDWARE_EXCEPTION)
         return CLASS_BENIGN;
     switch (event->vector) {
-    case VECTOR_DE: case VECTOR_TS: case VECTOR_NP: case VECTOR_SS: case VECTOR_GP:
-        return CLASS_CONTRIBUTORY;
-    case VECTOR_PF: case VECTOR_VE:
-        return CLASS_PAGE_FAULT;
-    case VECTOR_DF:
-        return CLASS_DOUBLE_FAULT;
-    default:
-        return CLASS_BENIGN;
+    case VECTOR_DE:
+    case VECTOR_TS:
+    case VECTOR_NP:
+    case VECTOR_SS:
+    case VECTOR_GP: return CLASS_CONTRIBUTORY;
+    case VECTOR_PF:
+    case VECTOR_VE: return CLASS_PAGE_FAULT;
+    case VECTOR_DF: return CLASS_DOUBLE_FAULT;
+    default: return CLASS_BENIGN;
     }
 }
 
@@ -416,12 +420,6 @@ enum exec_result exception_deliver(struct cpu *cpu)
     return r;
 }
 
-enum exec_result event_raise(struct cpu *cpu, const struct event *event)
-{
-    return deliver(cpu, *event, true);
-}
+enum exec_result event_raise(struct cpu *cpu, const struct event *event) { return deliver(cpu, *event, true); }
 
-enum exec_result cpu_deliver_event(struct cpu *cpu, const struct event *event)
-{
-    return deliver(cpu, *event, false);
-}
+enum exec_result cpu_deliver_event(struct cpu *cpu, const struct event *event) { return deliver(cpu, *event, false); }

@@ -87,7 +87,8 @@ static inline enum exec_result exec_fault(struct cpu *cpu, const struct insn *in
 }
 
 // Intercepts in VMX non-root operation. EXEC_NEXT: carry on.
-static inline enum exec_result exec_intercept(struct cpu *cpu, const struct insn *in, enum intercept what, uint64_t operand)
+static inline enum exec_result exec_intercept(struct cpu *cpu, const struct insn *in, enum intercept what,
+                                              uint64_t operand)
 {
     if (likely(!(cpu->intercepts & BIT(what))))
         return EXEC_NEXT;
@@ -95,21 +96,28 @@ static inline enum exec_result exec_intercept(struct cpu *cpu, const struct insn
 }
 
 // True if an instruction is undefined in VMX non-root operation because the control that enables it is 0: INTERCEPT_NO_*.
-static inline bool exec_withheld(const struct cpu *cpu, enum intercept what) { return (cpu->intercepts & BIT(what)) != 0; }
+static inline bool exec_withheld(const struct cpu *cpu, enum intercept what)
+{
+    return (cpu->intercepts & BIT(what)) != 0;
+}
 
 // --- memory, the complete way: segment checks, canonicality, alignment check, page split, paging, MMIO. False: cpu->event is set.
 // size: 1, 2, 4, 8 bytes. offset: effective address, already truncated to the address size.
 bool mem_read(struct cpu *cpu, enum segment_register segment, uint64_t offset, unsigned size, uint64_t *value);
 bool mem_write(struct cpu *cpu, enum segment_register segment, uint64_t offset, unsigned size, uint64_t value);
 // A read that will be followed by a write of the same operand: checks for write permission.
-bool mem_read_for_write(struct cpu *cpu, enum segment_register segment, uint64_t offset, unsigned size, uint64_t *value);
+bool mem_read_for_write(struct cpu *cpu, enum segment_register segment, uint64_t offset, unsigned size,
+                        uint64_t *value);
 // Any length up to 4096 bytes (FXSAVE, XMM, VMX operands). `alignment` in bytes: not aligned -> #GP(0); 1: none.
-bool mem_read_bytes(struct cpu *cpu, enum segment_register segment, uint64_t offset, void *buffer, unsigned size, unsigned alignment);
-bool mem_write_bytes(struct cpu *cpu, enum segment_register segment, uint64_t offset, const void *buffer, unsigned size, unsigned alignment);
+bool mem_read_bytes(struct cpu *cpu, enum segment_register segment, uint64_t offset, void *buffer, unsigned size,
+                    unsigned alignment);
+bool mem_write_bytes(struct cpu *cpu, enum segment_register segment, uint64_t offset, const void *buffer, unsigned size,
+                     unsigned alignment);
 // Checks that a write of `size` bytes would succeed, without writing.
 bool mem_check_write(struct cpu *cpu, enum segment_register segment, uint64_t offset, unsigned size);
 // Segmentation only: linear address of a range, or false with #GP(0)/#SS(0) set.
-bool mem_linear(struct cpu *cpu, enum segment_register segment, uint64_t offset, unsigned size, enum mmu_access access, gva_t *linear);
+bool mem_linear(struct cpu *cpu, enum segment_register segment, uint64_t offset, unsigned size, enum mmu_access access,
+                gva_t *linear);
 // Translates the page of a linear address, charges the walk, and fills the fast entry. False: cpu->event is set.
 bool mem_translate(struct cpu *cpu, gva_t linear, enum mmu_access access, enum mmu_mode mode, hpa_t *hpa);
 // Linear addresses, after segmentation: explicit accesses at the current CPL, and implicit supervisor ones (descriptor tables, TSS, IDT).
@@ -157,7 +165,7 @@ static inline bool flag_pf(const struct cpu *cpu)
 {
     return !__builtin_parity((unsigned)((cpu->lazy.result ^ (cpu->lazy.aux >> 8)) & 0xFF));
 }
-uint32_t flags_arithmetic(const struct cpu *cpu);                   // the RFLAGS_ARITHMETIC bits
-void flags_set_arithmetic(struct cpu *cpu, uint64_t rflags);        // from the RFLAGS_ARITHMETIC bits of rflags
+uint32_t flags_arithmetic(const struct cpu *cpu);            // the RFLAGS_ARITHMETIC bits
+void flags_set_arithmetic(struct cpu *cpu, uint64_t rflags); // from the RFLAGS_ARITHMETIC bits of rflags
 
 #endif

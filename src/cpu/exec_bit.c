@@ -19,7 +19,8 @@ NEVER_INLINE bool do_bit_test(struct cpu *cpu, const struct insn *in)
     uint64_t value, offset = 0;
     if (in->form == FORM_MEM) {
         offset = in->has_imm ? exec_offset(cpu, in) : bit_test_offset(cpu, in, size);
-        if (writes ? !mem_read_for_write(cpu, in->segment, offset, size, &value) : !mem_read(cpu, in->segment, offset, size, &value))
+        if (writes ? !mem_read_for_write(cpu, in->segment, offset, size, &value)
+                   : !mem_read(cpu, in->segment, offset, size, &value))
             return false;
     } else {
         value = reg_read(cpu, in->rm, size);
@@ -65,7 +66,8 @@ NEVER_INLINE bool do_bit_count(struct cpu *cpu, const struct insn *in)
     case OP_BSF:
     case OP_BSR:
         if (value) // else the destination is unchanged, as on every processor
-            reg_write(cpu, in->reg, size, in->op == OP_BSF ? trailing_zeros(value, bits) : bits - 1 - leading_zeros(value, bits));
+            reg_write(cpu, in->reg, size,
+                      in->op == OP_BSF ? trailing_zeros(value, bits) : bits - 1 - leading_zeros(value, bits));
         set_flags(cpu, value, size, 0);
         return true;
     case OP_POPCNT:
@@ -140,21 +142,17 @@ NEVER_INLINE bool do_bmi(struct cpu *cpu, const struct insn *in)
     result = truncated(result, size);
     bool carry = false;
     switch (in->op) {
-    case OP_RORX: case OP_SARX: case OP_SHLX: case OP_SHRX: case OP_PDEP: case OP_PEXT:
-        reg_write(cpu, in->reg, size, result);
-        return true;
-    case OP_BLSI:
-        carry = a != 0;
-        break;
+    case OP_RORX:
+    case OP_SARX:
+    case OP_SHLX:
+    case OP_SHRX:
+    case OP_PDEP:
+    case OP_PEXT: reg_write(cpu, in->reg, size, result); return true;
+    case OP_BLSI: carry = a != 0; break;
     case OP_BLSR:
-    case OP_BLSMSK:
-        carry = a == 0;
-        break;
-    case OP_BZHI:
-        carry = (b & 0xFF) >= bits;
-        break;
-    default:
-        break;
+    case OP_BLSMSK: carry = a == 0; break;
+    case OP_BZHI: carry = (b & 0xFF) >= bits; break;
+    default: break;
     }
     bool to_vvvv = in->op == OP_BLSI || in->op == OP_BLSR || in->op == OP_BLSMSK;
     reg_write(cpu, to_vvvv ? other : in->reg, size, result);
@@ -162,10 +160,7 @@ NEVER_INLINE bool do_bmi(struct cpu *cpu, const struct insn *in)
     return true;
 }
 
-enum exec_result exec_bmi(struct cpu *cpu, const struct insn *in)
-{
-    return exec_complete(cpu, in, do_bmi(cpu, in));
-}
+enum exec_result exec_bmi(struct cpu *cpu, const struct insn *in) { return exec_complete(cpu, in, do_bmi(cpu, in)); }
 
 // CRC-32C, reflected polynomial 82F63B78H; no inversion before or after.
 NEVER_INLINE bool do_crc32(struct cpu *cpu, const struct insn *in)

@@ -20,7 +20,8 @@ enum exec_result exec_goto_slow(struct cpu *cpu, uint64_t target)
         return EXEC_DONE;
     // Another page: the fast entry stands for the TLB entry that a fetch would find.
     const struct fast_entry *fetch = &cpu->mmu.current[mmu_slot(target)];
-    if (fetch->fetch != ((target & PAGE_FRAME_MASK) | cpu->mmu.context) || target + fetch->addend != (uint64_t)(uintptr_t)block->host)
+    if (fetch->fetch != ((target & PAGE_FRAME_MASK) | cpu->mmu.context) ||
+        target + fetch->addend != (uint64_t)(uintptr_t)block->host)
         return EXEC_DONE;
     cpu->mmu.code.page = target & PAGE_FRAME_MASK;
     cpu->mmu.code.frame = block->address & PAGE_FRAME_MASK;
@@ -87,10 +88,7 @@ static enum exec_result jump(struct cpu *cpu, const struct insn *in, uint64_t ta
     return exec_goto(cpu, target);
 }
 
-enum exec_result exec_jmp(struct cpu *cpu, const struct insn *in)
-{
-    return jump(cpu, in, relative_target(cpu, in));
-}
+enum exec_result exec_jmp(struct cpu *cpu, const struct insn *in) { return jump(cpu, in, relative_target(cpu, in)); }
 
 enum exec_result exec_jcc(struct cpu *cpu, const struct insn *in)
 {
@@ -128,10 +126,7 @@ static enum exec_result call(struct cpu *cpu, const struct insn *in, uint64_t ta
     return leave_to(cpu, target);
 }
 
-enum exec_result exec_call(struct cpu *cpu, const struct insn *in)
-{
-    return call(cpu, in, relative_target(cpu, in));
-}
+enum exec_result exec_call(struct cpu *cpu, const struct insn *in) { return call(cpu, in, relative_target(cpu, in)); }
 
 static bool indirect_target(struct cpu *cpu, const struct insn *in, uint64_t *target)
 {
@@ -146,10 +141,7 @@ static enum exec_result do_jmp_ind(struct cpu *cpu, const struct insn *in)
     return leave_to(cpu, target);
 }
 
-enum exec_result exec_jmp_ind(struct cpu *cpu, const struct insn *in)
-{
-    return do_jmp_ind(cpu, in);
-}
+enum exec_result exec_jmp_ind(struct cpu *cpu, const struct insn *in) { return do_jmp_ind(cpu, in); }
 
 enum exec_result exec_call_ind(struct cpu *cpu, const struct insn *in)
 {
@@ -280,10 +272,10 @@ enum exec_result linked_CALL_3(struct cpu *cpu, const struct insn *in)
     return exec_follow(cpu, 1, cpu->regs[REG_RIP] + (uint64_t)in->imm);
 }
 
-#define CONDITION(code, jcc, setcc, cmovcc)                                                               \
-    enum exec_result linked_##jcc(struct cpu *cpu, const struct insn *in)                                 \
-    {                                                                                                     \
-        return linked_branch(cpu, in, condition(cpu, code));                                              \
+#define CONDITION(code, jcc, setcc, cmovcc)                               \
+    enum exec_result linked_##jcc(struct cpu *cpu, const struct insn *in) \
+    {                                                                     \
+        return linked_branch(cpu, in, condition(cpu, code));              \
     }
 #include "cpu/handlers.def"
 
@@ -306,8 +298,8 @@ ALWAYS_INLINE bool condition_of_compare(const struct cpu *cpu, unsigned code, un
     return value != (code & 1);
 }
 
-ALWAYS_INLINE enum exec_result fused(struct cpu *cpu, const struct insn *in, unsigned op, enum insn_kind kind, unsigned size,
-                                     unsigned code)
+ALWAYS_INLINE enum exec_result fused(struct cpu *cpu, const struct insn *in, unsigned op, enum insn_kind kind,
+                                     unsigned size, unsigned code)
 {
     uint64_t a = reg_read(cpu, in->rm, size), b = 0, result;
     uint32_t aux;
@@ -325,19 +317,20 @@ ALWAYS_INLINE enum exec_result fused(struct cpu *cpu, const struct insn *in, uns
     return linked_branch(cpu, in + 1, taken);
 }
 
-#define FUSED(op, kind, size, code)                                                                                   \
-    static enum exec_result fused_##op##_##kind##_##size##_##code(struct cpu *cpu, const struct insn *in)             \
-    {                                                                                                                 \
-        return fused(cpu, in, OP_##op, KIND_##kind, 1u << size, code);                                                \
+#define FUSED(op, kind, size, code)                                                                       \
+    static enum exec_result fused_##op##_##kind##_##size##_##code(struct cpu *cpu, const struct insn *in) \
+    {                                                                                                     \
+        return fused(cpu, in, OP_##op, KIND_##kind, 1u << size, code);                                    \
     }
-#define FUSED_16(X, op, kind, size)                                                                                   \
-    X(op, kind, size, 0) X(op, kind, size, 1) X(op, kind, size, 2) X(op, kind, size, 3)                               \
-    X(op, kind, size, 4) X(op, kind, size, 5) X(op, kind, size, 6) X(op, kind, size, 7)                               \
-    X(op, kind, size, 8) X(op, kind, size, 9) X(op, kind, size, 10) X(op, kind, size, 11)                             \
-    X(op, kind, size, 12) X(op, kind, size, 13) X(op, kind, size, 14) X(op, kind, size, 15)
+#define FUSED_16(X, op, kind, size)                                                                               \
+    X(op, kind, size, 0)                                                                                          \
+    X(op, kind, size, 1) X(op, kind, size, 2) X(op, kind, size, 3) X(op, kind, size, 4) X(op, kind, size, 5)      \
+        X(op, kind, size, 6) X(op, kind, size, 7) X(op, kind, size, 8) X(op, kind, size, 9) X(op, kind, size, 10) \
+            X(op, kind, size, 11) X(op, kind, size, 12) X(op, kind, size, 13) X(op, kind, size, 14)               \
+                X(op, kind, size, 15)
 #define NAME(op, kind, size, code) fused_##op##_##kind##_##size##_##code,
-#define FUSE(op, kind, size)                                                                                          \
-    FUSED_16(FUSED, op, kind, size)                                                                                   \
+#define FUSE(op, kind, size)        \
+    FUSED_16(FUSED, op, kind, size) \
     exec_fn *const fused_##op##_##kind##_##size[16] = {FUSED_16(NAME, op, kind, size)};
 #include "cpu/handlers.def"
 #undef FUSED

@@ -131,15 +131,9 @@ ALWAYS_INLINE uint64_t sign_extended(uint64_t value, unsigned size)
     }
 }
 
-ALWAYS_INLINE uint64_t truncated(uint64_t value, unsigned size)
-{
-    return value & (~(uint64_t)0 >> (64 - 8 * size));
-}
+ALWAYS_INLINE uint64_t truncated(uint64_t value, unsigned size) { return value & (~(uint64_t)0 >> (64 - 8 * size)); }
 
-ALWAYS_INLINE bool sign_of(uint64_t value, unsigned size)
-{
-    return value >> (8 * size - 1) & 1;
-}
+ALWAYS_INLINE bool sign_of(uint64_t value, unsigned size) { return value >> (8 * size - 1) & 1; }
 
 // The aux word from the carries out of each bit of an addition, or the borrows of a subtraction.
 ALWAYS_INLINE uint32_t aux_of_carries(uint64_t carries, unsigned size)
@@ -154,7 +148,10 @@ ALWAYS_INLINE uint32_t aux_of(bool carry, bool overflow)
 }
 
 ALWAYS_INLINE uint64_t carries_of_add(uint64_t a, uint64_t b, uint64_t sum) { return (a & b) | ((a | b) & ~sum); }
-ALWAYS_INLINE uint64_t borrows_of_sub(uint64_t a, uint64_t b, uint64_t difference) { return (~a & b) | (~(a ^ b) & difference); }
+ALWAYS_INLINE uint64_t borrows_of_sub(uint64_t a, uint64_t b, uint64_t difference)
+{
+    return (~a & b) | (~(a ^ b) & difference);
+}
 
 ALWAYS_INLINE void set_flags(struct cpu *cpu, uint64_t result, unsigned size, uint32_t aux)
 {

@@ -10,7 +10,8 @@ NEVER_INLINE bool do_alu(struct cpu *cpu, const struct insn *in)
     uint64_t a, b;
     uint32_t aux;
     bool to_memory = in->form == FORM_MEM && !in->to_reg;
-    bool read = alu_writes(op) && !in->to_reg ? operand_read_for_write(cpu, in, size, &a) : operand_read(cpu, in, size, &a);
+    bool read =
+        alu_writes(op) && !in->to_reg ? operand_read_for_write(cpu, in, size, &a) : operand_read(cpu, in, size, &a);
     if (!read)
         return false;
     if (in->to_reg) {
@@ -32,10 +33,7 @@ NEVER_INLINE bool do_alu(struct cpu *cpu, const struct insn *in)
     return true;
 }
 
-enum exec_result exec_alu(struct cpu *cpu, const struct insn *in)
-{
-    return exec_complete(cpu, in, do_alu(cpu, in));
-}
+enum exec_result exec_alu(struct cpu *cpu, const struct insn *in) { return exec_complete(cpu, in, do_alu(cpu, in)); }
 
 NEVER_INLINE bool do_unary(struct cpu *cpu, const struct insn *in)
 {
@@ -59,8 +57,8 @@ enum exec_result exec_unary(struct cpu *cpu, const struct insn *in)
 
 // ---- Specialised handlers ----
 
-ALWAYS_INLINE enum exec_result alu(struct cpu *cpu, const struct insn *in, unsigned op, enum insn_kind kind, unsigned size,
-                                   unsigned variant)
+ALWAYS_INLINE enum exec_result alu(struct cpu *cpu, const struct insn *in, unsigned op, enum insn_kind kind,
+                                   unsigned size, unsigned variant)
 {
     uint64_t a, b;
     const void *source = NULL;
@@ -94,8 +92,8 @@ ALWAYS_INLINE enum exec_result alu(struct cpu *cpu, const struct insn *in, unsig
     return exec_next(cpu, in);
 }
 
-ALWAYS_INLINE enum exec_result unary(struct cpu *cpu, const struct insn *in, unsigned op, enum insn_kind kind, unsigned size,
-                                     unsigned variant)
+ALWAYS_INLINE enum exec_result unary(struct cpu *cpu, const struct insn *in, unsigned op, enum insn_kind kind,
+                                     unsigned size, unsigned variant)
 {
     void *target = NULL;
     if (kind == KIND_M) {
@@ -114,15 +112,16 @@ ALWAYS_INLINE enum exec_result unary(struct cpu *cpu, const struct insn *in, uns
     return exec_next(cpu, in);
 }
 
-#define DEFINE_1(template, op, kind, size, variant)                                                       \
-    enum exec_result fast_##op##_##kind##_##size##_##variant(struct cpu *cpu, const struct insn *in)      \
-    {                                                                                                     \
-        return template(cpu, in, OP_##op, KIND_##kind, 1u << size, variant);                              \
+#define DEFINE_1(template, op, kind, size, variant)                                                  \
+    enum exec_result fast_##op##_##kind##_##size##_##variant(struct cpu *cpu, const struct insn *in) \
+    {                                                                                                \
+        return template(cpu, in, OP_##op, KIND_##kind, 1u << size, variant);                         \
     }
 #define DEFINE(template, op, kind, size) DEFINE_1(template, op, kind, size, 0) DEFINE_1(template, op, kind, size, 1)
 #define DEFINE_4(template, op, kind) \
-    DEFINE(template, op, kind, 0) DEFINE(template, op, kind, 1) DEFINE(template, op, kind, 2) DEFINE(template, op, kind, 3)
-#define ALU(op, kind) DEFINE_4(alu, op, kind)
+    DEFINE(template, op, kind, 0)    \
+    DEFINE(template, op, kind, 1) DEFINE(template, op, kind, 2) DEFINE(template, op, kind, 3)
+#define ALU(op, kind)   DEFINE_4(alu, op, kind)
 #define UNARY(op, kind) DEFINE_4(unary, op, kind)
 #include "cpu/handlers.def"
 #undef DEFINE_1
@@ -155,7 +154,4 @@ NEVER_INLINE bool do_adx(struct cpu *cpu, const struct insn *in)
     return true;
 }
 
-enum exec_result exec_adx(struct cpu *cpu, const struct insn *in)
-{
-    return exec_complete(cpu, in, do_adx(cpu, in));
-}
+enum exec_result exec_adx(struct cpu *cpu, const struct insn *in) { return exec_complete(cpu, in, do_adx(cpu, in)); }

@@ -6,7 +6,7 @@
 #include "cpu/system.h"
 
 enum {
-    TSS_IO_BASE = 102,       // offset of the bitmap's offset
+    TSS_IO_BASE = 102, // offset of the bitmap's offset
     TSS_IO_MINIMUM_LIMIT = 103,
 };
 

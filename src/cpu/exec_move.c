@@ -28,13 +28,10 @@ NEVER_INLINE bool do_mov(struct cpu *cpu, const struct insn *in)
     return operand_write(cpu, in, size, value);
 }
 
-enum exec_result exec_mov(struct cpu *cpu, const struct insn *in)
-{
-    return exec_complete(cpu, in, do_mov(cpu, in));
-}
+enum exec_result exec_mov(struct cpu *cpu, const struct insn *in) { return exec_complete(cpu, in, do_mov(cpu, in)); }
 
-ALWAYS_INLINE enum exec_result move(struct cpu *cpu, const struct insn *in, unsigned op, enum insn_kind kind, unsigned size,
-                                    unsigned variant)
+ALWAYS_INLINE enum exec_result move(struct cpu *cpu, const struct insn *in, unsigned op, enum insn_kind kind,
+                                    unsigned size, unsigned variant)
 {
     if (op == OP_XCHG) {
         uint64_t value = reg_read(cpu, in->rm, size);
@@ -77,8 +74,8 @@ enum exec_result exec_extend(struct cpu *cpu, const struct insn *in)
     return exec_complete(cpu, in, do_extend(cpu, in));
 }
 
-ALWAYS_INLINE enum exec_result extend(struct cpu *cpu, const struct insn *in, unsigned op, enum insn_kind kind, unsigned size,
-                                      unsigned source, unsigned variant)
+ALWAYS_INLINE enum exec_result extend(struct cpu *cpu, const struct insn *in, unsigned op, enum insn_kind kind,
+                                      unsigned size, unsigned source, unsigned variant)
 {
     uint64_t value;
     if (kind == KIND_RM) {
@@ -125,13 +122,10 @@ NEVER_INLINE bool do_cmov(struct cpu *cpu, const struct insn *in)
     return true;
 }
 
-enum exec_result exec_cmov(struct cpu *cpu, const struct insn *in)
-{
-    return exec_complete(cpu, in, do_cmov(cpu, in));
-}
+enum exec_result exec_cmov(struct cpu *cpu, const struct insn *in) { return exec_complete(cpu, in, do_cmov(cpu, in)); }
 
-ALWAYS_INLINE enum exec_result cmov(struct cpu *cpu, const struct insn *in, unsigned code, enum insn_kind kind, unsigned size,
-                                    unsigned variant)
+ALWAYS_INLINE enum exec_result cmov(struct cpu *cpu, const struct insn *in, unsigned code, enum insn_kind kind,
+                                    unsigned size, unsigned variant)
 {
     uint64_t value;
     if (kind == KIND_RM) {
@@ -165,25 +159,28 @@ ALWAYS_INLINE enum exec_result setcc(struct cpu *cpu, const struct insn *in, uns
 
 // ---- The rows ----
 
-#define DEFINE_1(name, call)                                                   \
+#define DEFINE_1(name, call) \
     enum exec_result name(struct cpu *cpu, const struct insn *in) { return call; }
-#define DEFINE(op, kind, size)                                                                                    \
-    DEFINE_1(fast_##op##_##kind##_##size##_0, move(cpu, in, OP_##op, KIND_##kind, 1u << size, 0))                 \
+#define DEFINE(op, kind, size)                                                                    \
+    DEFINE_1(fast_##op##_##kind##_##size##_0, move(cpu, in, OP_##op, KIND_##kind, 1u << size, 0)) \
     DEFINE_1(fast_##op##_##kind##_##size##_1, move(cpu, in, OP_##op, KIND_##kind, 1u << size, 1))
 #define MOVE(op, kind) DEFINE(op, kind, 0) DEFINE(op, kind, 1) DEFINE(op, kind, 2) DEFINE(op, kind, 3)
-#define EXTEND(op, kind, size, source)                                                                                       \
-    DEFINE_1(fast_##op##_##kind##source##_##size##_0, extend(cpu, in, OP_##op, KIND_##kind, 1u << size, 1u << source, 0))    \
-    DEFINE_1(fast_##op##_##kind##source##_##size##_1, extend(cpu, in, OP_##op, KIND_##kind, 1u << size, 1u << source, 1))
-#define LEA(op, kind)                                                                                              \
-    DEFINE_1(fast_LEA_M_2_0, lea(cpu, in, 4, 0)) DEFINE_1(fast_LEA_M_2_1, lea(cpu, in, 4, 1))                      \
-    DEFINE_1(fast_LEA_M_3_0, lea(cpu, in, 8, 0)) DEFINE_1(fast_LEA_M_3_1, lea(cpu, in, 8, 1))
-#define DEFINE_CMOV(code, op, kind, size)                                                         \
-    DEFINE_1(fast_##op##_##kind##_##size##_0, cmov(cpu, in, code, KIND_##kind, 1u << size, 0))    \
+#define EXTEND(op, kind, size, source)                                           \
+    DEFINE_1(fast_##op##_##kind##source##_##size##_0,                            \
+             extend(cpu, in, OP_##op, KIND_##kind, 1u << size, 1u << source, 0)) \
+    DEFINE_1(fast_##op##_##kind##source##_##size##_1,                            \
+             extend(cpu, in, OP_##op, KIND_##kind, 1u << size, 1u << source, 1))
+#define LEA(op, kind)                                                                         \
+    DEFINE_1(fast_LEA_M_2_0, lea(cpu, in, 4, 0))                                              \
+    DEFINE_1(fast_LEA_M_2_1, lea(cpu, in, 4, 1)) DEFINE_1(fast_LEA_M_3_0, lea(cpu, in, 8, 0)) \
+        DEFINE_1(fast_LEA_M_3_1, lea(cpu, in, 8, 1))
+#define DEFINE_CMOV(code, op, kind, size)                                                      \
+    DEFINE_1(fast_##op##_##kind##_##size##_0, cmov(cpu, in, code, KIND_##kind, 1u << size, 0)) \
     DEFINE_1(fast_##op##_##kind##_##size##_1, cmov(cpu, in, code, KIND_##kind, 1u << size, 1))
-#define CONDITION(code, jcc, set, mov)                                                                   \
-    DEFINE_1(fast_##set##_R_0_0, setcc(cpu, in, code)) DEFINE_1(fast_##set##_R_0_1, setcc(cpu, in, code)) \
-    DEFINE_CMOV(code, mov, RR, 2) DEFINE_CMOV(code, mov, RR, 3)                                           \
-    DEFINE_CMOV(code, mov, RM, 2) DEFINE_CMOV(code, mov, RM, 3)
+#define CONDITION(code, jcc, set, mov)                                                                             \
+    DEFINE_1(fast_##set##_R_0_0, setcc(cpu, in, code))                                                             \
+    DEFINE_1(fast_##set##_R_0_1, setcc(cpu, in, code)) DEFINE_CMOV(code, mov, RR, 2) DEFINE_CMOV(code, mov, RR, 3) \
+        DEFINE_CMOV(code, mov, RM, 2) DEFINE_CMOV(code, mov, RM, 3)
 #include "cpu/handlers.def"
 #undef DEFINE_1
 #undef DEFINE
@@ -202,10 +199,7 @@ NEVER_INLINE bool do_xchg(struct cpu *cpu, const struct insn *in)
     return true;
 }
 
-enum exec_result exec_xchg(struct cpu *cpu, const struct insn *in)
-{
-    return exec_complete(cpu, in, do_xchg(cpu, in));
-}
+enum exec_result exec_xchg(struct cpu *cpu, const struct insn *in) { return exec_complete(cpu, in, do_xchg(cpu, in)); }
 
 // With two registers the sum goes to rm last, so that XADD of a register with itself doubles it.
 NEVER_INLINE bool do_xadd(struct cpu *cpu, const struct insn *in)
@@ -225,10 +219,7 @@ NEVER_INLINE bool do_xadd(struct cpu *cpu, const struct insn *in)
     return true;
 }
 
-enum exec_result exec_xadd(struct cpu *cpu, const struct insn *in)
-{
-    return exec_complete(cpu, in, do_xadd(cpu, in));
-}
+enum exec_result exec_xadd(struct cpu *cpu, const struct insn *in) { return exec_complete(cpu, in, do_xadd(cpu, in)); }
 
 // The memory operand is written in either case: with its old value if the comparison fails.
 NEVER_INLINE bool do_cmpxchg(struct cpu *cpu, const struct insn *in)
@@ -306,10 +297,7 @@ enum exec_result exec_cmpxchg16b(struct cpu *cpu, const struct insn *in)
 
 // ---- Byte order, tables, sign extension of the accumulator ----
 
-static uint64_t byte_swapped(uint64_t value, unsigned size)
-{
-    return __builtin_bswap64(value) >> (64 - 8 * size);
-}
+static uint64_t byte_swapped(uint64_t value, unsigned size) { return __builtin_bswap64(value) >> (64 - 8 * size); }
 
 // With a 16-bit operand the SDM leaves the result undefined; processors clear the register.
 enum exec_result exec_bswap(struct cpu *cpu, const struct insn *in)
@@ -345,10 +333,7 @@ NEVER_INLINE bool do_xlat(struct cpu *cpu, const struct insn *in)
     return true;
 }
 
-enum exec_result exec_xlat(struct cpu *cpu, const struct insn *in)
-{
-    return exec_complete(cpu, in, do_xlat(cpu, in));
-}
+enum exec_result exec_xlat(struct cpu *cpu, const struct insn *in) { return exec_complete(cpu, in, do_xlat(cpu, in)); }
 
 // CBW, CWDE, CDQE.
 enum exec_result exec_cbw(struct cpu *cpu, const struct insn *in)
@@ -370,10 +355,7 @@ enum exec_result exec_cwd(struct cpu *cpu, const struct insn *in)
 
 // NOP, prefetches, cache-line flushes and fences: no caches are modelled and memory is always in order.
 // DEVIATION(clflush_faults): CLFLUSH, CLFLUSHOPT and CLWB do not check their address.
-enum exec_result exec_nop(struct cpu *cpu, const struct insn *in)
-{
-    return exec_next(cpu, in);
-}
+enum exec_result exec_nop(struct cpu *cpu, const struct insn *in) { return exec_next(cpu, in); }
 
 enum exec_result exec_pause(struct cpu *cpu, const struct insn *in)
 {

@@ -69,13 +69,10 @@ NEVER_INLINE bool do_imul(struct cpu *cpu, const struct insn *in)
     return true;
 }
 
-enum exec_result exec_imul(struct cpu *cpu, const struct insn *in)
-{
-    return exec_complete(cpu, in, do_imul(cpu, in));
-}
+enum exec_result exec_imul(struct cpu *cpu, const struct insn *in) { return exec_complete(cpu, in, do_imul(cpu, in)); }
 
-ALWAYS_INLINE enum exec_result imul(struct cpu *cpu, const struct insn *in, unsigned op, enum insn_kind kind, unsigned size,
-                                    unsigned variant)
+ALWAYS_INLINE enum exec_result imul(struct cpu *cpu, const struct insn *in, unsigned op, enum insn_kind kind,
+                                    unsigned size, unsigned variant)
 {
     uint64_t a;
     if (kind == KIND_RM) {
@@ -95,10 +92,10 @@ ALWAYS_INLINE enum exec_result imul(struct cpu *cpu, const struct insn *in, unsi
     return exec_next(cpu, in);
 }
 
-#define DEFINE(op, kind, size, variant)                                                                   \
-    enum exec_result fast_##op##_##kind##_##size##_##variant(struct cpu *cpu, const struct insn *in)      \
-    {                                                                                                     \
-        return imul(cpu, in, OP_##op, KIND_##kind, 1u << size, variant);                                  \
+#define DEFINE(op, kind, size, variant)                                                              \
+    enum exec_result fast_##op##_##kind##_##size##_##variant(struct cpu *cpu, const struct insn *in) \
+    {                                                                                                \
+        return imul(cpu, in, OP_##op, KIND_##kind, 1u << size, variant);                             \
     }
 #define IMUL(op, kind) DEFINE(op, kind, 2, 0) DEFINE(op, kind, 2, 1) DEFINE(op, kind, 3, 0) DEFINE(op, kind, 3, 1)
 #include "cpu/handlers.def"
@@ -117,10 +114,7 @@ NEVER_INLINE bool do_mulx(struct cpu *cpu, const struct insn *in)
     return true;
 }
 
-enum exec_result exec_mulx(struct cpu *cpu, const struct insn *in)
-{
-    return exec_complete(cpu, in, do_mulx(cpu, in));
-}
+enum exec_result exec_mulx(struct cpu *cpu, const struct insn *in) { return exec_complete(cpu, in, do_mulx(cpu, in)); }
 
 // ---- Division ----
 

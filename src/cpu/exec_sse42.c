@@ -75,7 +75,8 @@ static bool begins_with(const struct text *text, unsigned at, const struct text 
     return true;
 }
 
-static bool matches(const struct text *first, const struct text *second, unsigned i, unsigned count, enum aggregation aggregation)
+static bool matches(const struct text *first, const struct text *second, unsigned i, unsigned count,
+                    enum aggregation aggregation)
 {
     switch (aggregation) {
     case EQUAL_ANY: return i < second->length && in_set(first, second->element[i]);
@@ -111,7 +112,7 @@ static void write_index(struct cpu *cpu, unsigned result, unsigned imm)
 
 static void write_mask(struct cpu *cpu, unsigned result, unsigned imm)
 {
-    union vec mask = { .xmm = { result, 0 } };
+    union vec mask = {.xmm = {result, 0}};
     for (unsigned i = 0; (imm & IMM_MOST) && i < element_count(imm); i++) {
         if (imm & IMM_WORDS)
             mask.u16[i] = result >> i & 1 ? 0xFFFF : 0;
@@ -125,7 +126,7 @@ NEVER_INLINE bool compare_strings(struct cpu *cpu, const struct insn *in)
 {
     const bool is_explicit = in->op == OP_PCMPESTRM || in->op == OP_PCMPESTRI;
     const unsigned imm = (unsigned)in->imm, count = element_count(imm);
-    union vec operands[2] = { vec_get(cpu, in->reg) };
+    union vec operands[2] = {vec_get(cpu, in->reg)};
     struct text texts[2];
     if (!sse_check(cpu))
         return false;
@@ -136,7 +137,8 @@ NEVER_INLINE bool compare_strings(struct cpu *cpu, const struct insn *in)
     for (unsigned n = 0; n < 2; n++) {
         for (unsigned i = 0; i < count; i++)
             texts[n].element[i] = element(&operands[n], i, imm);
-        texts[n].length = is_explicit ? explicit_length(cpu, in, n == 0 ? REG_RAX : REG_RDX, count) : implicit_length(&texts[n], count);
+        texts[n].length = is_explicit ? explicit_length(cpu, in, n == 0 ? REG_RAX : REG_RDX, count)
+                                      : implicit_length(&texts[n], count);
     }
     unsigned result = compare_texts(&texts[0], &texts[1], imm);
     if (in->op == OP_PCMPESTRI || in->op == OP_PCMPISTRI)
@@ -148,7 +150,10 @@ NEVER_INLINE bool compare_strings(struct cpu *cpu, const struct insn *in)
     return true;
 }
 
-enum exec_result exec_pcmpxstrx(struct cpu *cpu, const struct insn *in) { return sse_complete(cpu, in, compare_strings(cpu, in)); }
+enum exec_result exec_pcmpxstrx(struct cpu *cpu, const struct insn *in)
+{
+    return sse_complete(cpu, in, compare_strings(cpu, in));
+}
 
 // ---- Others ----
 
@@ -160,7 +165,10 @@ static union vec sse_pcmpgtq(union vec x, union vec y)
 }
 
 NEVER_INLINE bool work_pcmpgtq(struct cpu *cpu, const struct insn *in) { return sse_binary_work(cpu, in, sse_pcmpgtq); }
-enum exec_result exec_pcmpgtq(struct cpu *cpu, const struct insn *in) { return sse_binary(cpu, in, sse_pcmpgtq, work_pcmpgtq); }
+enum exec_result exec_pcmpgtq(struct cpu *cpu, const struct insn *in)
+{
+    return sse_binary(cpu, in, sse_pcmpgtq, work_pcmpgtq);
+}
 
 static union vec sse_pclmulqdq(union vec x, union vec y, unsigned imm)
 {
@@ -168,7 +176,7 @@ static union vec sse_pclmulqdq(union vec x, union vec y, unsigned imm)
     uint64_t b = y.u64[imm >> 4 & 1];
     for (unsigned i = 0; i < 64; i++)
         product ^= (b >> i & 1) ? a << i : 0;
-    return (union vec){ .u64 = { (uint64_t)product, (uint64_t)(product >> 64) } };
+    return (union vec){.u64 = {(uint64_t)product, (uint64_t)(product >> 64)}};
 }
 
 NEVER_INLINE bool work_pclmulqdq(struct cpu *cpu, const struct insn *in)
@@ -180,4 +188,7 @@ NEVER_INLINE bool work_pclmulqdq(struct cpu *cpu, const struct insn *in)
     return true;
 }
 
-enum exec_result exec_pclmulqdq(struct cpu *cpu, const struct insn *in) { return sse_complete(cpu, in, work_pclmulqdq(cpu, in)); }
+enum exec_result exec_pclmulqdq(struct cpu *cpu, const struct insn *in)
+{
+    return sse_complete(cpu, in, work_pclmulqdq(cpu, in));
+}

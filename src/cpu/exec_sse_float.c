@@ -80,7 +80,8 @@ ALWAYS_INLINE uint64_t lane_operate(struct float_env *env, unsigned bits, enum f
 
 // ---- Arithmetic ----
 
-ALWAYS_INLINE union vec arithmetic(struct float_env *env, union vec a, union vec b, enum float_op op, unsigned bits, enum shape shape)
+ALWAYS_INLINE union vec arithmetic(struct float_env *env, union vec a, union vec b, enum float_op op, unsigned bits,
+                                   enum shape shape)
 {
     union vec result = a;
     unsigned count = shape == SCALAR ? 1 : 128 / bits;
@@ -100,12 +101,13 @@ ALWAYS_INLINE union vec arithmetic(struct float_env *env, union vec a, union vec
     return result;
 }
 
-ALWAYS_INLINE bool arithmetic_work(struct cpu *cpu, const struct insn *in, enum float_op op, unsigned bits, enum shape shape)
+ALWAYS_INLINE bool arithmetic_work(struct cpu *cpu, const struct insn *in, enum float_op op, unsigned bits,
+                                   enum shape shape)
 {
     union vec source;
     if (!sse_check(cpu) || !sse_read(cpu, in, shape == SCALAR ? bits / 8 : 16, &source))
         return false;
-    struct float_env env = { .mxcsr = cpu->mxcsr };
+    struct float_env env = {.mxcsr = cpu->mxcsr};
     union vec result = arithmetic(&env, vec_get(cpu, in->reg), source, op, bits, shape);
     if (unlikely(env.flags) && !sse_settle(cpu, env.flags))
         return false;
@@ -135,7 +137,7 @@ ALWAYS_INLINE bool compare_work(struct cpu *cpu, const struct insn *in, unsigned
     union vec source;
     if (!sse_check(cpu) || !sse_read(cpu, in, shape == SCALAR ? bits / 8 : 16, &source))
         return false;
-    struct float_env env = { .mxcsr = cpu->mxcsr };
+    struct float_env env = {.mxcsr = cpu->mxcsr};
     union vec result = vec_get(cpu, in->reg);
     unsigned predicate = (unsigned)in->imm & 7;
     bool signaling = (predicate & 3) == PREDICATE_LT || (predicate & 3) == PREDICATE_LE;
@@ -152,13 +154,16 @@ ALWAYS_INLINE bool compare_work(struct cpu *cpu, const struct insn *in, unsigned
 
 ALWAYS_INLINE bool flags_work(struct cpu *cpu, const struct insn *in, unsigned bits, bool signaling)
 {
-    static const uint64_t flags_of[] = { [FLOAT_LESS] = RFLAGS_CF, [FLOAT_EQUAL] = RFLAGS_ZF, [FLOAT_GREATER] = 0,
-                                         [FLOAT_UNORDERED] = RFLAGS_ZF | RFLAGS_PF | RFLAGS_CF };
+    static const uint64_t flags_of[] = {[FLOAT_LESS] = RFLAGS_CF,
+                                        [FLOAT_EQUAL] = RFLAGS_ZF,
+                                        [FLOAT_GREATER] = 0,
+                                        [FLOAT_UNORDERED] = RFLAGS_ZF | RFLAGS_PF | RFLAGS_CF};
     union vec source, first = vec_get(cpu, in->reg);
     if (!sse_check(cpu) || !sse_read(cpu, in, bits / 8, &source))
         return false;
-    struct float_env env = { .mxcsr = cpu->mxcsr };
-    enum float_relation relation = float_compare(&env, bits, vec_lane(&first, bits, 0), vec_lane(&source, bits, 0), signaling);
+    struct float_env env = {.mxcsr = cpu->mxcsr};
+    enum float_relation relation =
+        float_compare(&env, bits, vec_lane(&first, bits, 0), vec_lane(&source, bits, 0), signaling);
     if (env.flags && !sse_settle(cpu, env.flags))
         return false;
     flags_set_arithmetic(cpu, flags_of[relation]);
@@ -167,7 +172,8 @@ ALWAYS_INLINE bool flags_work(struct cpu *cpu, const struct insn *in, unsigned b
 
 // ---- Approximations ----
 
-ALWAYS_INLINE bool approximation_work(struct cpu *cpu, const struct insn *in, uint32_t (*function)(uint32_t), enum shape shape)
+ALWAYS_INLINE bool approximation_work(struct cpu *cpu, const struct insn *in, uint32_t (*function)(uint32_t),
+                                      enum shape shape)
 {
     union vec source;
     if (!sse_check(cpu) || !sse_read(cpu, in, shape == SCALAR ? 4 : 16, &source))
@@ -181,12 +187,15 @@ ALWAYS_INLINE bool approximation_work(struct cpu *cpu, const struct insn *in, ui
 
 // ---- Handlers ----
 
-#define WORK(name, call)                                                                      \
+#define WORK(name, call)                                                                   \
     NEVER_INLINE bool work_##name(struct cpu *cpu, const struct insn *in) { return call; } \
-    enum exec_result exec_##name(struct cpu *cpu, const struct insn *in) { return sse_complete(cpu, in, work_##name(cpu, in)); }
-#define ARITHMETIC(name, op, bits, shape) WORK(name, arithmetic_work(cpu, in, op, bits, shape))
-#define COMPARE(name, bits, shape) WORK(name, compare_work(cpu, in, bits, shape))
-#define FLAGS(name, bits, signaling) WORK(name, flags_work(cpu, in, bits, signaling))
+    enum exec_result exec_##name(struct cpu *cpu, const struct insn *in)                   \
+    {                                                                                      \
+        return sse_complete(cpu, in, work_##name(cpu, in));                                \
+    }
+#define ARITHMETIC(name, op, bits, shape)    WORK(name, arithmetic_work(cpu, in, op, bits, shape))
+#define COMPARE(name, bits, shape)           WORK(name, compare_work(cpu, in, bits, shape))
+#define FLAGS(name, bits, signaling)         WORK(name, flags_work(cpu, in, bits, signaling))
 #define APPROXIMATION(name, function, shape) WORK(name, approximation_work(cpu, in, function, shape))
 #include "cpu/sse_float.def"
 #undef WORK

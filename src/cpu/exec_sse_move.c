@@ -101,8 +101,14 @@ NEVER_INLINE bool move_scalar(struct cpu *cpu, const struct insn *in, unsigned s
     return true;
 }
 
-enum exec_result exec_movss(struct cpu *cpu, const struct insn *in) { return sse_complete(cpu, in, move_scalar(cpu, in, 4)); }
-enum exec_result exec_movsd_sse(struct cpu *cpu, const struct insn *in) { return sse_complete(cpu, in, move_scalar(cpu, in, 8)); }
+enum exec_result exec_movss(struct cpu *cpu, const struct insn *in)
+{
+    return sse_complete(cpu, in, move_scalar(cpu, in, 4));
+}
+enum exec_result exec_movsd_sse(struct cpu *cpu, const struct insn *in)
+{
+    return sse_complete(cpu, in, move_scalar(cpu, in, 8));
+}
 
 // One half from or to memory, the other half kept.
 NEVER_INLINE bool move_half(struct cpu *cpu, const struct insn *in, bool high)
@@ -119,8 +125,14 @@ NEVER_INLINE bool move_half(struct cpu *cpu, const struct insn *in, bool high)
     return true;
 }
 
-enum exec_result exec_sse_move_low(struct cpu *cpu, const struct insn *in) { return sse_complete(cpu, in, move_half(cpu, in, false)); }
-enum exec_result exec_sse_move_high(struct cpu *cpu, const struct insn *in) { return sse_complete(cpu, in, move_half(cpu, in, true)); }
+enum exec_result exec_sse_move_low(struct cpu *cpu, const struct insn *in)
+{
+    return sse_complete(cpu, in, move_half(cpu, in, false));
+}
+enum exec_result exec_sse_move_high(struct cpu *cpu, const struct insn *in)
+{
+    return sse_complete(cpu, in, move_half(cpu, in, true));
+}
 
 enum exec_result exec_movhlps(struct cpu *cpu, const struct insn *in)
 {
@@ -147,17 +159,20 @@ NEVER_INLINE bool move_quadword(struct cpu *cpu, const struct insn *in)
     if (in->to_reg) {
         if (!sse_read(cpu, in, 8, &value))
             return false;
-        cpu->xmm[in->reg] = (struct xmm){ .lo = value.xmm.lo };
+        cpu->xmm[in->reg] = (struct xmm){.lo = value.xmm.lo};
         return true;
     }
     value = vec_get(cpu, in->reg);
     if (in->form == FORM_MEM)
         return sse_write_memory(cpu, in, 8, 1, &value);
-    cpu->xmm[in->rm] = (struct xmm){ .lo = value.xmm.lo };
+    cpu->xmm[in->rm] = (struct xmm){.lo = value.xmm.lo};
     return true;
 }
 
-enum exec_result exec_sse_movq(struct cpu *cpu, const struct insn *in) { return sse_complete(cpu, in, move_quadword(cpu, in)); }
+enum exec_result exec_sse_movq(struct cpu *cpu, const struct insn *in)
+{
+    return sse_complete(cpu, in, move_quadword(cpu, in));
+}
 
 // ---- General registers ----
 
@@ -166,7 +181,7 @@ NEVER_INLINE bool move_from_general(struct cpu *cpu, const struct insn *in)
     uint64_t value;
     if (!sse_check(cpu) || !operand_read(cpu, in, insn_size(in), &value))
         return false;
-    cpu->xmm[in->reg] = (struct xmm){ .lo = value };
+    cpu->xmm[in->reg] = (struct xmm){.lo = value};
     return true;
 }
 
@@ -175,8 +190,14 @@ NEVER_INLINE bool move_to_general(struct cpu *cpu, const struct insn *in)
     return sse_check(cpu) && operand_write(cpu, in, insn_size(in), truncated(cpu->xmm[in->reg].lo, insn_size(in)));
 }
 
-enum exec_result exec_movd(struct cpu *cpu, const struct insn *in) { return sse_complete(cpu, in, move_from_general(cpu, in)); }
-enum exec_result exec_movd_store(struct cpu *cpu, const struct insn *in) { return sse_complete(cpu, in, move_to_general(cpu, in)); }
+enum exec_result exec_movd(struct cpu *cpu, const struct insn *in)
+{
+    return sse_complete(cpu, in, move_from_general(cpu, in));
+}
+enum exec_result exec_movd_store(struct cpu *cpu, const struct insn *in)
+{
+    return sse_complete(cpu, in, move_to_general(cpu, in));
+}
 
 // The sign bits of the lanes of `size` bytes.
 ALWAYS_INLINE unsigned sign_mask(union vec value, unsigned size)
@@ -247,5 +268,11 @@ NEVER_INLINE bool store_mxcsr(struct cpu *cpu, const struct insn *in)
     return sse_check(cpu) && mem_write(cpu, in->segment, exec_offset(cpu, in), 4, cpu->mxcsr);
 }
 
-enum exec_result exec_ldmxcsr(struct cpu *cpu, const struct insn *in) { return sse_complete(cpu, in, load_mxcsr(cpu, in)); }
-enum exec_result exec_stmxcsr(struct cpu *cpu, const struct insn *in) { return sse_complete(cpu, in, store_mxcsr(cpu, in)); }
+enum exec_result exec_ldmxcsr(struct cpu *cpu, const struct insn *in)
+{
+    return sse_complete(cpu, in, load_mxcsr(cpu, in));
+}
+enum exec_result exec_stmxcsr(struct cpu *cpu, const struct insn *in)
+{
+    return sse_complete(cpu, in, store_mxcsr(cpu, in));
+}

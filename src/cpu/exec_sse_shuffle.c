@@ -6,17 +6,17 @@
 // In the index of a lane: taken from the source, not from the destination.
 #define FROM_B 16u
 
-#define SHUFFLE(name, lane, size, index)                                                    \
-    static union vec sse_##name(union vec a, union vec b, unsigned imm)                     \
-    {                                                                                       \
-        union vec result;                                                                   \
-        (void)imm;                                                                          \
-        for (unsigned i = 0; i < 16 / sizeof(lane); i++) {                                  \
-            unsigned from = (index);                                                        \
-            const lane *lanes = from & FROM_B ? (const lane *)&b : (const lane *)&a;        \
-            ((lane *)&result)[i] = lanes[from & (FROM_B - 1)];                              \
-        }                                                                                   \
-        return result;                                                                      \
+#define SHUFFLE(name, lane, size, index)                                             \
+    static union vec sse_##name(union vec a, union vec b, unsigned imm)              \
+    {                                                                                \
+        union vec result;                                                            \
+        (void)imm;                                                                   \
+        for (unsigned i = 0; i < 16 / sizeof(lane); i++) {                           \
+            unsigned from = (index);                                                 \
+            const lane *lanes = from & FROM_B ? (const lane *)&b : (const lane *)&a; \
+            ((lane *)&result)[i] = lanes[from & (FROM_B - 1)];                       \
+        }                                                                            \
+        return result;                                                               \
     }
 #include "cpu/sse_shuffle.def"
 #undef SHUFFLE
@@ -30,18 +30,21 @@ ALWAYS_INLINE bool shuffle_work(struct cpu *cpu, const struct insn *in, unsigned
     return true;
 }
 
-#define SHUFFLE(name, lane, size, index)                                                                                         \
-    NEVER_INLINE bool work_##name(struct cpu *cpu, const struct insn *in) { return shuffle_work(cpu, in, size, sse_##name); } \
-    enum exec_result exec_##name(struct cpu *cpu, const struct insn *in) { return sse_complete(cpu, in, work_##name(cpu, in)); }
+#define SHUFFLE(name, lane, size, index)                                  \
+    NEVER_INLINE bool work_##name(struct cpu *cpu, const struct insn *in) \
+    {                                                                     \
+        return shuffle_work(cpu, in, size, sse_##name);                   \
+    }                                                                     \
+    enum exec_result exec_##name(struct cpu *cpu, const struct insn *in)  \
+    {                                                                     \
+        return sse_complete(cpu, in, work_##name(cpu, in));               \
+    }
 #include "cpu/sse_shuffle.def"
 #undef SHUFFLE
 
 // ---- Packs: the lanes of a, then those of b, in lanes of half the size with saturation ----
 
-ALWAYS_INLINE int clamp(int value, int low, int high)
-{
-    return value < low ? low : value > high ? high : value;
-}
+ALWAYS_INLINE int clamp(int value, int low, int high) { return value < low ? low : value > high ? high : value; }
 
 static union vec sse_packsswb(union vec a, union vec b)
 {
@@ -67,13 +70,31 @@ static union vec sse_packssdw(union vec a, union vec b)
     return result;
 }
 
-NEVER_INLINE bool work_packsswb(struct cpu *cpu, const struct insn *in) { return sse_binary_work(cpu, in, sse_packsswb); }
-NEVER_INLINE bool work_packuswb(struct cpu *cpu, const struct insn *in) { return sse_binary_work(cpu, in, sse_packuswb); }
-NEVER_INLINE bool work_packssdw(struct cpu *cpu, const struct insn *in) { return sse_binary_work(cpu, in, sse_packssdw); }
+NEVER_INLINE bool work_packsswb(struct cpu *cpu, const struct insn *in)
+{
+    return sse_binary_work(cpu, in, sse_packsswb);
+}
+NEVER_INLINE bool work_packuswb(struct cpu *cpu, const struct insn *in)
+{
+    return sse_binary_work(cpu, in, sse_packuswb);
+}
+NEVER_INLINE bool work_packssdw(struct cpu *cpu, const struct insn *in)
+{
+    return sse_binary_work(cpu, in, sse_packssdw);
+}
 
-enum exec_result exec_packsswb(struct cpu *cpu, const struct insn *in) { return sse_binary(cpu, in, sse_packsswb, work_packsswb); }
-enum exec_result exec_packuswb(struct cpu *cpu, const struct insn *in) { return sse_binary(cpu, in, sse_packuswb, work_packuswb); }
-enum exec_result exec_packssdw(struct cpu *cpu, const struct insn *in) { return sse_binary(cpu, in, sse_packssdw, work_packssdw); }
+enum exec_result exec_packsswb(struct cpu *cpu, const struct insn *in)
+{
+    return sse_binary(cpu, in, sse_packsswb, work_packsswb);
+}
+enum exec_result exec_packuswb(struct cpu *cpu, const struct insn *in)
+{
+    return sse_binary(cpu, in, sse_packuswb, work_packuswb);
+}
+enum exec_result exec_packssdw(struct cpu *cpu, const struct insn *in)
+{
+    return sse_binary(cpu, in, sse_packssdw, work_packssdw);
+}
 
 // ---- Single words ----
 
@@ -88,7 +109,10 @@ NEVER_INLINE bool insert_word(struct cpu *cpu, const struct insn *in)
     return true;
 }
 
-enum exec_result exec_pinsrw(struct cpu *cpu, const struct insn *in) { return sse_complete(cpu, in, insert_word(cpu, in)); }
+enum exec_result exec_pinsrw(struct cpu *cpu, const struct insn *in)
+{
+    return sse_complete(cpu, in, insert_word(cpu, in));
+}
 
 enum exec_result exec_pextrw(struct cpu *cpu, const struct insn *in)
 {

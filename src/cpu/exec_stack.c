@@ -76,15 +76,16 @@ ALWAYS_INLINE enum exec_result leave(struct cpu *cpu, const struct insn *in, uns
     return exec_next(cpu, in);
 }
 
-ALWAYS_INLINE enum exec_result stack(struct cpu *cpu, const struct insn *in, unsigned op, enum insn_kind kind, unsigned size)
+ALWAYS_INLINE enum exec_result stack(struct cpu *cpu, const struct insn *in, unsigned op, enum insn_kind kind,
+                                     unsigned size)
 {
     return op == OP_PUSH ? push(cpu, in, kind, size) : op == OP_POP ? pop(cpu, in, size) : leave(cpu, in, size);
 }
 
-#define DEFINE(op, kind, size, variant)                                                                   \
-    enum exec_result fast_##op##_##kind##_##size##_##variant(struct cpu *cpu, const struct insn *in)      \
-    {                                                                                                     \
-        return stack(cpu, in, OP_##op, KIND_##kind, 1u << size);                                          \
+#define DEFINE(op, kind, size, variant)                                                              \
+    enum exec_result fast_##op##_##kind##_##size##_##variant(struct cpu *cpu, const struct insn *in) \
+    {                                                                                                \
+        return stack(cpu, in, OP_##op, KIND_##kind, 1u << size);                                     \
     }
 #define STACK(op, kind, size) DEFINE(op, kind, size, 0) DEFINE(op, kind, size, 1)
 #include "cpu/handlers.def"
@@ -185,16 +186,10 @@ enum exec_result exec_leave(struct cpu *cpu, const struct insn *in)
 
 // ---- PUSHF and POPF ----
 
-static bool iopl_below_3(const struct cpu *cpu)
-{
-    return (cpu->rflags_system & RFLAGS_IOPL) != RFLAGS_IOPL;
-}
+static bool iopl_below_3(const struct cpu *cpu) { return (cpu->rflags_system & RFLAGS_IOPL) != RFLAGS_IOPL; }
 
 // Virtual-8086 mode below IOPL 3: allowed with CR4.VME and 16 bits only (SDM 3A 21.3.3.3).
-static bool v8086_virtual_if(const struct cpu *cpu, unsigned size)
-{
-    return (cpu->cr4 & CR4_VME) && size == 2;
-}
+static bool v8086_virtual_if(const struct cpu *cpu, unsigned size) { return (cpu->cr4 & CR4_VME) && size == 2; }
 
 NEVER_INLINE bool do_pushf(struct cpu *cpu, const struct insn *in)
 {
@@ -249,7 +244,8 @@ static bool popf_virtual(struct cpu *cpu, uint64_t popped, uint64_t *rflags)
         return false;
     }
     uint64_t changeable = RFLAGS_ARITHMETIC | RFLAGS_TF | RFLAGS_DF | RFLAGS_NT;
-    *rflags = (cpu_rflags(cpu) & ~(changeable | RFLAGS_VIF)) | (popped & changeable) | (popped & RFLAGS_IF ? RFLAGS_VIF : 0);
+    *rflags =
+        (cpu_rflags(cpu) & ~(changeable | RFLAGS_VIF)) | (popped & changeable) | (popped & RFLAGS_IF ? RFLAGS_VIF : 0);
     return true;
 }
 

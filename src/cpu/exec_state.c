@@ -11,29 +11,35 @@
 #include "cpu/system.h"
 
 enum {
-    AREA_MXCSR = 24, AREA_MXCSR_MASK = 28, AREA_ST = 32, AREA_XMM = 160, AREA_HEADER = 512,
-    LEGACY_SIZE = 512, HEADER_SIZE = 64,
-    FXSAVE_ALIGNMENT = 16, XSAVE_ALIGNMENT = 64,
-    X87_SIZE = 24,             // the x87 part below MXCSR
+    AREA_MXCSR = 24,
+    AREA_MXCSR_MASK = 28,
+    AREA_ST = 32,
+    AREA_XMM = 160,
+    AREA_HEADER = 512,
+    LEGACY_SIZE = 512,
+    HEADER_SIZE = 64,
+    FXSAVE_ALIGNMENT = 16,
+    XSAVE_ALIGNMENT = 64,
+    X87_SIZE = 24, // the x87 part below MXCSR
     ST_SIZE = 128,
-    FPU_INITIAL_CONTROL = 0x37F, FPU_INITIAL_TAG = 0xFFFF, MXCSR_INITIAL = 0x1F80,
+    FPU_INITIAL_CONTROL = 0x37F,
+    FPU_INITIAL_TAG = 0xFFFF,
+    MXCSR_INITIAL = 0x1F80,
     MXCSR_DEFINED = 0xFFFF,
 };
 #define COMPONENT_X87 BIT(0)
 #define COMPONENT_SSE BIT(1)
 #define COMPONENT_AVX BIT(2)
-#define COMPACTED BIT(63)
+#define COMPACTED     BIT(63)
 
 // --- x87 ---
 
-static unsigned fpu_top(const struct cpu *cpu)
-{
-    return cpu->fpu.status >> 11 & 7;
-}
+static unsigned fpu_top(const struct cpu *cpu) { return cpu->fpu.status >> 11 & 7; }
 
 static bool x87_initial(const struct cpu *cpu)
 {
-    if (cpu->fpu.control != FPU_INITIAL_CONTROL || cpu->fpu.status || cpu->fpu.tag != FPU_INITIAL_TAG || cpu->fpu.opcode || cpu->fpu.ip || cpu->fpu.dp)
+    if (cpu->fpu.control != FPU_INITIAL_CONTROL || cpu->fpu.status || cpu->fpu.tag != FPU_INITIAL_TAG ||
+        cpu->fpu.opcode || cpu->fpu.ip || cpu->fpu.dp)
         return false;
     for (unsigned i = 0; i < 8; i++)
         if (cpu->fpu.st[i].mantissa || cpu->fpu.st[i].sign_exponent)
@@ -41,10 +47,7 @@ static bool x87_initial(const struct cpu *cpu)
     return true;
 }
 
-static unsigned xmm_count(const struct cpu *cpu)
-{
-    return cpu_64bit(cpu) ? 16 : 8;
-}
+static unsigned xmm_count(const struct cpu *cpu) { return cpu_64bit(cpu) ? 16 : 8; }
 
 uint64_t state_in_use(const struct cpu *cpu)
 {
@@ -150,10 +153,7 @@ static void xmm_get(struct cpu *cpu, const uint8_t *area)
         cpu->xmm[i] = (struct xmm){.lo = get(area, AREA_XMM + 16 * i, 8), .hi = get(area, AREA_XMM + 16 * i + 8, 8)};
 }
 
-static void xmm_initialize(struct cpu *cpu)
-{
-    memset(cpu->xmm, 0, xmm_count(cpu) * sizeof(cpu->xmm[0]));
-}
+static void xmm_initialize(struct cpu *cpu) { memset(cpu->xmm, 0, xmm_count(cpu) * sizeof(cpu->xmm[0])); }
 
 static void mxcsr_put(const struct cpu *cpu, uint8_t *area)
 {
@@ -163,7 +163,8 @@ static void mxcsr_put(const struct cpu *cpu, uint8_t *area)
 
 // --- FXSAVE and FXRSTOR ---
 
-static bool write_part(struct cpu *cpu, const struct insn *in, uint64_t offset, const uint8_t *area, unsigned start, unsigned size)
+static bool write_part(struct cpu *cpu, const struct insn *in, uint64_t offset, const uint8_t *area, unsigned start,
+                       unsigned size)
 {
     return mem_write_bytes(cpu, in->segment, (offset + start) & cpu->addr_mask[in->addr_log2], area + start, size, 1);
 }
@@ -239,7 +240,8 @@ static bool write_components(struct cpu *cpu, const struct insn *in, uint64_t of
     x87_put(cpu, area, insn_size(in) == 8);
     mxcsr_put(cpu, area);
     xmm_put(cpu, area);
-    if ((components & COMPONENT_X87) && (!write_part(cpu, in, offset, area, 0, X87_SIZE) || !write_part(cpu, in, offset, area, AREA_ST, ST_SIZE)))
+    if ((components & COMPONENT_X87) &&
+        (!write_part(cpu, in, offset, area, 0, X87_SIZE) || !write_part(cpu, in, offset, area, AREA_ST, ST_SIZE)))
         return false;
     if (mxcsr && !write_part(cpu, in, offset, area, AREA_MXCSR, 8))
         return false;
@@ -260,7 +262,8 @@ static enum exec_result xsave_standard(struct cpu *cpu, const struct insn *in, b
         return r;
     uint64_t mask = requested(cpu), in_use = mask & state_in_use(cpu);
     bool mxcsr = (mask & (COMPONENT_SSE | COMPONENT_AVX)) != 0;
-    if (!mem_read_for_write(cpu, in->segment, header, 8, &xstate) || !write_components(cpu, in, offset, optimized ? in_use : mask, mxcsr) ||
+    if (!mem_read_for_write(cpu, in->segment, header, 8, &xstate) ||
+        !write_components(cpu, in, offset, optimized ? in_use : mask, mxcsr) ||
         !mem_write(cpu, in->segment, header, 8, (xstate & ~mask) | in_use))
         return EXEC_FAULT;
     return exec_end_system(cpu, in);
@@ -275,7 +278,8 @@ static enum exec_result xsave_compacted(struct cpu *cpu, const struct insn *in, 
     uint64_t mask = requested(cpu), in_use = mask & state_in_use(cpu), header = header_offset(cpu, in, offset);
     if ((mask & COMPONENT_SSE) && cpu->mxcsr != MXCSR_INITIAL)
         in_use |= COMPONENT_SSE;
-    if (!mem_check_write(cpu, in->segment, header, 8) || !write_components(cpu, in, offset, in_use, (in_use & COMPONENT_SSE) != 0) ||
+    if (!mem_check_write(cpu, in->segment, header, 8) ||
+        !write_components(cpu, in, offset, in_use, (in_use & COMPONENT_SSE) != 0) ||
         !mem_write(cpu, in->segment, header, 8, in_use) ||
         !mem_write(cpu, in->segment, (header + 8) & cpu->addr_mask[in->addr_log2], 8, mask | COMPACTED))
         return EXEC_FAULT;
@@ -350,7 +354,8 @@ enum exec_result exec_xrstor(struct cpu *cpu, const struct insn *in)
 }
 
 // IA32_XSS is always 0: XSAVES and XRSTORS handle the components of XCR0. Order: #UD, #GP(CPL), the exit, then #NM and the operand.
-static enum exec_result begin_supervisor(struct cpu *cpu, const struct insn *in, uint64_t offset, enum intercept what, enum mmu_access access)
+static enum exec_result begin_supervisor(struct cpu *cpu, const struct insn *in, uint64_t offset, enum intercept what,
+                                         enum mmu_access access)
 {
     if (!(cpu->cr4 & CR4_OSXSAVE) || !cpu_has(cpu, FEATURE_XSAVES) || exec_withheld(cpu, INTERCEPT_NO_XSAVES))
         return raise_exception(cpu, VECTOR_UD);

@@ -9,9 +9,9 @@
 
 // An instruction in progress.
 struct string {
-    unsigned size;              // bytes an element
-    unsigned address_size;      // bytes
-    uint64_t step;              // added to the index registers after an element
+    unsigned size;         // bytes an element
+    unsigned address_size; // bytes
+    uint64_t step;         // added to the index registers after an element
     enum segment_register source_segment;
 };
 
@@ -29,7 +29,10 @@ static struct string string_of(const struct cpu *cpu, const struct insn *in)
 static bool uses_source(unsigned op) { return op == OP_MOVS || op == OP_LODS || op == OP_CMPS || op == OP_OUTS; }
 static bool uses_destination(unsigned op) { return op != OP_LODS && op != OP_OUTS; }
 
-static uint64_t source_offset(const struct cpu *cpu, const struct string *s) { return reg_read(cpu, REG_RSI, s->address_size); }
+static uint64_t source_offset(const struct cpu *cpu, const struct string *s)
+{
+    return reg_read(cpu, REG_RSI, s->address_size);
+}
 static uint64_t destination_offset(const struct cpu *cpu, const struct string *s)
 {
     return reg_read(cpu, REG_RDI, s->address_size);
@@ -65,9 +68,7 @@ static bool one_element(struct cpu *cpu, const struct string *s, unsigned op)
         if (!mem_write(cpu, SEG_ES, destination_offset(cpu, s), s->size, a))
             return false;
         break;
-    case OP_LODS:
-        reg_write(cpu, REG_RAX, s->size, a);
-        break;
+    case OP_LODS: reg_write(cpu, REG_RAX, s->size, a); break;
     default:
         if (!mem_read(cpu, SEG_ES, destination_offset(cpu, s), s->size, &b))
             return false;
@@ -108,9 +109,7 @@ static void copy_elements(uint8_t *target, const uint8_t *source, unsigned size,
 static void fill_elements(uint8_t *target, unsigned size, uint64_t elements, uint64_t value)
 {
     switch (size) {
-    case 1:
-        memset(target, (int)(value & 0xFF), (size_t)elements);
-        break;
+    case 1: memset(target, (int)(value & 0xFF), (size_t)elements); break;
     case 2:
         for (uint64_t i = 0; i < elements; i++)
             host_store(target + 2 * i, 2, value);
@@ -167,8 +166,12 @@ static uint64_t many_elements(struct cpu *cpu, const struct string *s, const str
     switch (op) {
     case OP_MOVS: copy_elements(target, source, s->size, n); break;
     case OP_STOS: fill_elements(target, s->size, n, cpu->regs[REG_RAX]); break;
-    case OP_LODS: reg_write(cpu, REG_RAX, s->size, host_load((const uint8_t *)source + (n - 1) * s->size, s->size)); break;
-    default: n = compare_elements(cpu, op == OP_CMPS ? source : NULL, compared, s->size, n, (in->flags & INSN_REP) != 0); break;
+    case OP_LODS:
+        reg_write(cpu, REG_RAX, s->size, host_load((const uint8_t *)source + (n - 1) * s->size, s->size));
+        break;
+    default:
+        n = compare_elements(cpu, op == OP_CMPS ? source : NULL, compared, s->size, n, (in->flags & INSN_REP) != 0);
+        break;
     }
     advance(cpu, s, op, n);
     return n;

@@ -121,7 +121,8 @@ enum exec_result exec_int(struct cpu *cpu, const struct insn *in)
     return delivered(cpu, in, cpu_deliver_event(cpu, &event));
 }
 
-static enum exec_result software_exception(struct cpu *cpu, const struct insn *in, enum vector vector, enum event_type type)
+static enum exec_result software_exception(struct cpu *cpu, const struct insn *in, enum vector vector,
+                                           enum event_type type)
 {
     const struct event event = {.vector = (uint8_t)vector, .type = (uint8_t)type, .length = in->length};
     return delivered(cpu, in, event_raise(cpu, &event));

@@ -7,13 +7,10 @@
 #include "cpu/profile.h"
 #include "cpu/system.h"
 
-#define XCR0_X87 BIT(0)
+#define XCR0_X87       BIT(0)
 #define XCR0_SUPPORTED (BIT(0) | BIT(1))
 
-static unsigned iopl(const struct cpu *cpu)
-{
-    return (cpu->rflags_system & RFLAGS_IOPL) >> RFLAGS_IOPL_SHIFT;
-}
+static unsigned iopl(const struct cpu *cpu) { return (cpu->rflags_system & RFLAGS_IOPL) >> RFLAGS_IOPL_SHIFT; }
 
 // Which flag CLI and STI work on: IF, VIF (virtual-8086 mode with VME, CPL 3 with PVI), or 0: #GP(0). SDM 2 tables 3-7 and 4-19.
 static uint32_t interrupt_flag(const struct cpu *cpu)
@@ -105,7 +102,8 @@ static enum exec_result store_table(struct cpu *cpu, const struct insn *in, cons
         return r;
     unsigned size = cpu_64bit(cpu) ? 8 : 4;
     uint64_t base_offset = (offset + 2) & cpu->addr_mask[in->addr_log2];
-    if (!mem_check_write(cpu, in->segment, base_offset, size) || !mem_write(cpu, in->segment, offset, 2, table->limit) ||
+    if (!mem_check_write(cpu, in->segment, base_offset, size) ||
+        !mem_write(cpu, in->segment, offset, 2, table->limit) ||
         !mem_write(cpu, in->segment, base_offset, size, table->base))
         return EXEC_FAULT;
     return exec_end_system(cpu, in);
@@ -126,8 +124,14 @@ static enum exec_result invalidate_caches(struct cpu *cpu, const struct insn *in
     return r == EXEC_NEXT ? exec_end_system(cpu, in) : r;
 }
 
-enum exec_result exec_invd(struct cpu *cpu, const struct insn *in) { return invalidate_caches(cpu, in, INTERCEPT_INVD); }
-enum exec_result exec_wbinvd(struct cpu *cpu, const struct insn *in) { return invalidate_caches(cpu, in, INTERCEPT_WBINVD); }
+enum exec_result exec_invd(struct cpu *cpu, const struct insn *in)
+{
+    return invalidate_caches(cpu, in, INTERCEPT_INVD);
+}
+enum exec_result exec_wbinvd(struct cpu *cpu, const struct insn *in)
+{
+    return invalidate_caches(cpu, in, INTERCEPT_WBINVD);
+}
 
 enum exec_result exec_invlpg(struct cpu *cpu, const struct insn *in)
 {
@@ -351,7 +355,8 @@ static uint64_t next_random(struct cpu *cpu)
     return z ^ (z >> 31);
 }
 
-static enum exec_result random_number(struct cpu *cpu, const struct insn *in, enum cpu_feature feature, enum intercept what)
+static enum exec_result random_number(struct cpu *cpu, const struct insn *in, enum cpu_feature feature,
+                                      enum intercept what)
 {
     exec_begin_system(cpu, in);
     if (!cpu_has(cpu, feature))
@@ -364,8 +369,14 @@ static enum exec_result random_number(struct cpu *cpu, const struct insn *in, en
     return exec_end_system(cpu, in);
 }
 
-enum exec_result exec_rdrand(struct cpu *cpu, const struct insn *in) { return random_number(cpu, in, FEATURE_RDRAND, INTERCEPT_RDRAND); }
-enum exec_result exec_rdseed(struct cpu *cpu, const struct insn *in) { return random_number(cpu, in, FEATURE_RDSEED, INTERCEPT_RDSEED); }
+enum exec_result exec_rdrand(struct cpu *cpu, const struct insn *in)
+{
+    return random_number(cpu, in, FEATURE_RDRAND, INTERCEPT_RDRAND);
+}
+enum exec_result exec_rdseed(struct cpu *cpu, const struct insn *in)
+{
+    return random_number(cpu, in, FEATURE_RDSEED, INTERCEPT_RDSEED);
+}
 
 // --- Segment bases ---
 

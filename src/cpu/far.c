@@ -46,7 +46,8 @@ static enum exec_result finish_task_switch(struct cpu *cpu, const struct insn *i
 // The return address of a far CALL, on `stack`.
 static bool push_return(struct cpu *cpu, const struct insn *in, struct stack *stack, unsigned size)
 {
-    return stack_push(cpu, stack, size, cpu->segments[SEG_CS].selector) && stack_push(cpu, stack, size, system_next_rip(cpu, in));
+    return stack_push(cpu, stack, size, cpu->segments[SEG_CS].selector) &&
+           stack_push(cpu, stack, size, system_next_rip(cpu, in));
 }
 
 // Real-address and virtual-8086 mode.
@@ -66,10 +67,12 @@ static enum exec_result far_8086(struct cpu *cpu, const struct insn *in, uint16_
 }
 
 // Directly to a code segment: same privilege level.
-static enum exec_result far_code(struct cpu *cpu, const struct insn *in, uint16_t selector, uint64_t offset, bool call, struct descriptor *d)
+static enum exec_result far_code(struct cpu *cpu, const struct insn *in, uint16_t selector, uint64_t offset, bool call,
+                                 struct descriptor *d)
 {
     unsigned dpl = descriptor_dpl(d);
-    bool allowed = descriptor_is_conforming(d) ? dpl <= cpu->cpl : dpl == cpu->cpl && (selector & SELECTOR_RPL) <= cpu->cpl;
+    bool allowed =
+        descriptor_is_conforming(d) ? dpl <= cpu->cpl : dpl == cpu->cpl && (selector & SELECTOR_RPL) <= cpu->cpl;
     if (!allowed || !long_bits_valid(cpu, d)) {
         fail_selector(cpu, VECTOR_GP, selector);
         return EXEC_FAULT;
@@ -119,8 +122,8 @@ static bool read_parameters(struct cpu *cpu, unsigned count, unsigned size, uint
 }
 
 // The stack of a more privileged level, with the caller's SS:SP and the parameters on it.
-static bool prepare_inner_stack(struct cpu *cpu, const struct descriptor *gate, unsigned level, unsigned size, struct segment *ss,
-                                struct stack *stack)
+static bool prepare_inner_stack(struct cpu *cpu, const struct descriptor *gate, unsigned level, unsigned size,
+                                struct segment *ss, struct stack *stack)
 {
     uint64_t old_sp = cpu->regs[REG_RSP];
     if (cpu_long_mode(cpu)) {
@@ -151,7 +154,8 @@ static bool prepare_inner_stack(struct cpu *cpu, const struct descriptor *gate, 
     return true;
 }
 
-static enum exec_result far_call_gate(struct cpu *cpu, const struct insn *in, uint16_t gate_number, bool call, const struct descriptor *gate)
+static enum exec_result far_call_gate(struct cpu *cpu, const struct insn *in, uint16_t gate_number, bool call,
+                                      const struct descriptor *gate)
 {
     if (!descriptor_present(gate)) {
         fail_selector(cpu, VECTOR_NP, gate_number);
@@ -180,7 +184,8 @@ static enum exec_result far_call_gate(struct cpu *cpu, const struct insn *in, ui
     cs.access_rights |= TYPE_ACCESSED;
     if (inner && !prepare_inner_stack(cpu, gate, level, size, &ss, &stack))
         return EXEC_FAULT;
-    if ((call && !push_return(cpu, in, &stack, size)) || !check_target(cpu, &cs, offset) || !descriptor_set_type_bits(cpu, &d, TYPE_ACCESSED))
+    if ((call && !push_return(cpu, in, &stack, size)) || !check_target(cpu, &cs, offset) ||
+        !descriptor_set_type_bits(cpu, &d, TYPE_ACCESSED))
         return EXEC_FAULT;
     cpu->segments[SEG_CS] = cs;
     cpu->segments[SEG_SS] = ss;
@@ -189,11 +194,13 @@ static enum exec_result far_call_gate(struct cpu *cpu, const struct insn *in, ui
 }
 
 // Through a call gate, a task gate or a TSS descriptor.
-static enum exec_result far_system(struct cpu *cpu, const struct insn *in, uint16_t selector, bool call, const struct descriptor *d)
+static enum exec_result far_system(struct cpu *cpu, const struct insn *in, uint16_t selector, bool call,
+                                   const struct descriptor *d)
 {
     unsigned type = descriptor_type(d);
     bool long_mode = cpu_long_mode(cpu);
-    bool task = !long_mode && (type == SYSTEM_TSS_AVAILABLE || type == SYSTEM_TSS16_AVAILABLE || type == SYSTEM_TASK_GATE);
+    bool task =
+        !long_mode && (type == SYSTEM_TSS_AVAILABLE || type == SYSTEM_TSS16_AVAILABLE || type == SYSTEM_TASK_GATE);
     bool gate = type == SYSTEM_CALL_GATE || (!long_mode && type == SYSTEM_CALL_GATE16);
     unsigned rpl = selector & SELECTOR_RPL;
     if ((!task && !gate) || descriptor_dpl(d) < cpu->cpl || descriptor_dpl(d) < rpl) {
@@ -213,7 +220,8 @@ static enum exec_result far_system(struct cpu *cpu, const struct insn *in, uint1
     return finish_task_switch(cpu, in, task_switch(cpu, selector, source, in->length, NULL, cpu_rflags(cpu)));
 }
 
-static enum exec_result far_transfer(struct cpu *cpu, const struct insn *in, uint16_t selector, uint64_t offset, bool call)
+static enum exec_result far_transfer(struct cpu *cpu, const struct insn *in, uint16_t selector, uint64_t offset,
+                                     bool call)
 {
     if (!cpu_protected(cpu))
         return far_8086(cpu, in, selector, offset, call);
@@ -379,7 +387,8 @@ static enum exec_result iret_finish(struct cpu *cpu, const struct insn *in, uint
 
 static bool iret_pop(struct cpu *cpu, unsigned size, struct frame *frame)
 {
-    return stack_peek(cpu, 0, size, &frame->rip) && stack_peek(cpu, size, size, &frame->cs) && stack_peek(cpu, 2 * size, size, &frame->rflags);
+    return stack_peek(cpu, 0, size, &frame->rip) && stack_peek(cpu, size, size, &frame->cs) &&
+           stack_peek(cpu, 2 * size, size, &frame->rflags);
 }
 
 static enum exec_result iret_8086(struct cpu *cpu, const struct insn *in, const struct frame *frame, uint64_t rflags)
@@ -440,7 +449,8 @@ static enum exec_result iret_task(struct cpu *cpu, const struct insn *in)
     uint64_t link;
     if (!lin_read(cpu, cpu->segments[SEG_TR].base, 2, &link, MMU_SUPERVISOR))
         return EXEC_FAULT;
-    return finish_task_switch(cpu, in, task_switch(cpu, (uint16_t)link, TASK_SWITCH_IRET, in->length, NULL, cpu_rflags(cpu)));
+    return finish_task_switch(cpu, in,
+                              task_switch(cpu, (uint16_t)link, TASK_SWITCH_IRET, in->length, NULL, cpu_rflags(cpu)));
 }
 
 static enum exec_result iret_protected(struct cpu *cpu, const struct insn *in)
@@ -492,7 +502,8 @@ enum exec_result exec_iret(struct cpu *cpu, const struct insn *in)
         struct frame frame;
         if (!iret_pop(cpu, insn_size(in), &frame))
             return EXEC_FAULT;
-        r = iret_8086(cpu, in, &frame, iret_rflags(cpu, frame.rflags, iret_mask(cpu, insn_size(in)) & ~(RFLAGS_VIF | RFLAGS_VIP)));
+        r = iret_8086(cpu, in, &frame,
+                      iret_rflags(cpu, frame.rflags, iret_mask(cpu, insn_size(in)) & ~(RFLAGS_VIF | RFLAGS_VIP)));
     }
     if (r != EXEC_FAULT)
         cpu->nmi_unblocked_by_iret = false;

@@ -15,22 +15,36 @@ struct insn;
 
 // What a handler (or anything that carries out part of an instruction) did.
 enum exec_result {
-    EXEC_NEXT,      // done; go on with in + 1 (only returned where handlers do not tail-call)
-    EXEC_BLOCK,     // done; go on with cpu->next_insn (ditto)
-    EXEC_DONE,      // done, RIP updated and costs settled: the run loop looks up the next block
-    EXEC_FAULT,     // cpu->event holds an exception to deliver; nothing of the instruction is committed, RIP at its start
-    EXEC_VMEXIT,    // a VM exit (or entry) was completed; state is the new one, RIP set
-    EXEC_HALT,      // done and the activity state is no longer active; RIP set
-    EXEC_STOP,      // the machine was asked to stop (debug exit, power off, VMX abort); RIP set
+    EXEC_NEXT,   // done; go on with in + 1 (only returned where handlers do not tail-call)
+    EXEC_BLOCK,  // done; go on with cpu->next_insn (ditto)
+    EXEC_DONE,   // done, RIP updated and costs settled: the run loop looks up the next block
+    EXEC_FAULT,  // cpu->event holds an exception to deliver; nothing of the instruction is committed, RIP at its start
+    EXEC_VMEXIT, // a VM exit (or entry) was completed; state is the new one, RIP set
+    EXEC_HALT,   // done and the activity state is no longer active; RIP set
+    EXEC_STOP,   // the machine was asked to stop (debug exit, power off, VMX abort); RIP set
 };
 
 typedef enum exec_result exec_fn(struct cpu *cpu, const struct insn *in);
 
 enum { // indexes into cpu->regs
-    REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP, REG_RSI, REG_RDI,
-    REG_R8, REG_R9, REG_R10, REG_R11, REG_R12, REG_R13, REG_R14, REG_R15,
-    REG_NONE = 16,  // always 0: no base, no index
-    REG_RIP = 17,   // RIP of the first instruction of the running block; between blocks: RIP
+    REG_RAX,
+    REG_RCX,
+    REG_RDX,
+    REG_RBX,
+    REG_RSP,
+    REG_RBP,
+    REG_RSI,
+    REG_RDI,
+    REG_R8,
+    REG_R9,
+    REG_R10,
+    REG_R11,
+    REG_R12,
+    REG_R13,
+    REG_R14,
+    REG_R15,
+    REG_NONE = 16, // always 0: no base, no index
+    REG_RIP = 17,  // RIP of the first instruction of the running block; between blocks: RIP
     REG_COUNT
 };
 
@@ -38,20 +52,20 @@ enum segment_register { SEG_ES, SEG_CS, SEG_SS, SEG_DS, SEG_FS, SEG_GS, SEG_LDTR
 
 // Where the operands are. `reg` is the ModRM.reg operand (or the register in the opcode), rm the ModRM.rm operand.
 enum insn_form {
-    FORM_NONE,  // no ModRM operand (implicit operands, relative branches, moffs excepted)
-    FORM_REG,   // ModRM.rm (or the opcode) names a register: insn.rm
-    FORM_MEM,   // ModRM.rm (or moffs) names memory: base, index, scale, disp, segment
+    FORM_NONE, // no ModRM operand (implicit operands, relative branches, moffs excepted)
+    FORM_REG,  // ModRM.rm (or the opcode) names a register: insn.rm
+    FORM_MEM,  // ModRM.rm (or moffs) names memory: base, index, scale, disp, segment
 };
 
 enum insn_flag {
     INSN_LOCK = 1 << 0,
-    INSN_REP = 1 << 1,        // F3, not as a mandatory prefix
-    INSN_REPNE = 1 << 2,      // F2, not as a mandatory prefix
-    INSN_DISP = 1 << 3,       // a displacement is encoded (for VMX instruction information)
-    INSN_RIP_WRAP = 1 << 4,   // RIP-relative and disp + length left 32 bits: use the checked handlers
-    INSN_NO_FLAGS = 1 << 5,   // set by the block builder: the flags it writes are dead
-    INSN_OPSIZE = 1 << 6,     // a 66 prefix is present and is not a mandatory prefix
-    INSN_SEGMENT = 1 << 7,    // a segment override is present and effective
+    INSN_REP = 1 << 1,      // F3, not as a mandatory prefix
+    INSN_REPNE = 1 << 2,    // F2, not as a mandatory prefix
+    INSN_DISP = 1 << 3,     // a displacement is encoded (for VMX instruction information)
+    INSN_RIP_WRAP = 1 << 4, // RIP-relative and disp + length left 32 bits: use the checked handlers
+    INSN_NO_FLAGS = 1 << 5, // set by the block builder: the flags it writes are dead
+    INSN_OPSIZE = 1 << 6,   // a 66 prefix is present and is not a mandatory prefix
+    INSN_SEGMENT = 1 << 7,  // a segment override is present and effective
 };
 
 enum { INSN_MAX_LENGTH = 15 };
@@ -74,28 +88,28 @@ enum { INSN_MAX_LENGTH = 15 };
 //   strings, XLAT, MASKMOV: FORM_NONE; segment = DS or its override.
 struct insn {
     exec_fn *exec;
-    int64_t imm;        // immediate as the instruction uses it, see above; relative branch: displacement
-                        // from the next instruction; far pointer: selector << 32 | offset; ENTER: level << 16 | size
-    int32_t disp;       // displacement; RIP-relative: from the start of the block (base = REG_RIP), set so by the builder
-    uint16_t op;        // enum op
-    uint16_t delta;     // bytes from the start of the block
-    uint8_t reg;        // register number (segment, control, debug, XMM, MMX register number where the operand is one);
-                        // if the operand is a byte register: byte offset into cpu->regs (AH is 1, CL is 8, ...)
-    uint8_t rm;         // likewise, FORM_REG only
-    uint8_t base;       // FORM_MEM: index into cpu->regs
-    uint8_t index;      // FORM_MEM: index into cpu->regs
-    uint8_t length;     // bytes, 1 to 15
-    uint8_t flags;      // enum insn_flag
-    uint8_t size_log2 : 2;    // operand size: 1, 2, 4, 8 bytes
-    uint8_t addr_log2 : 2;    // address size: 1 = 16 bits, 2 = 32, 3 = 64
-    uint8_t form : 2;         // enum insn_form
-    uint8_t scale : 2;        // index << scale
-    uint8_t segment : 3;      // enum segment_register of a memory operand (explicit, or implicit as in MOVS)
-    uint8_t moffs : 1;        // the offset is in imm
-    uint8_t vex : 1;          // VEX-encoded
-    uint8_t vex_l : 1;        // VEX.L
-    uint8_t to_reg : 1;       // the destination is ModRM.reg (or VEX.vvvv), ModRM.rm is a source
-    uint8_t has_imm : 1;      // the last operand is imm
+    int64_t imm;    // immediate as the instruction uses it, see above; relative branch: displacement
+                    // from the next instruction; far pointer: selector << 32 | offset; ENTER: level << 16 | size
+    int32_t disp;   // displacement; RIP-relative: from the start of the block (base = REG_RIP), set so by the builder
+    uint16_t op;    // enum op
+    uint16_t delta; // bytes from the start of the block
+    uint8_t reg;    // register number (segment, control, debug, XMM, MMX register number where the operand is one);
+                    // if the operand is a byte register: byte offset into cpu->regs (AH is 1, CL is 8, ...)
+    uint8_t rm;     // likewise, FORM_REG only
+    uint8_t base;   // FORM_MEM: index into cpu->regs
+    uint8_t index;  // FORM_MEM: index into cpu->regs
+    uint8_t length; // bytes, 1 to 15
+    uint8_t flags;  // enum insn_flag
+    uint8_t size_log2 : 2; // operand size: 1, 2, 4, 8 bytes
+    uint8_t addr_log2 : 2; // address size: 1 = 16 bits, 2 = 32, 3 = 64
+    uint8_t form : 2;      // enum insn_form
+    uint8_t scale : 2;     // index << scale
+    uint8_t segment : 3;   // enum segment_register of a memory operand (explicit, or implicit as in MOVS)
+    uint8_t moffs : 1;     // the offset is in imm
+    uint8_t vex : 1;       // VEX-encoded
+    uint8_t vex_l : 1;     // VEX.L
+    uint8_t to_reg : 1;    // the destination is ModRM.reg (or VEX.vvvv), ModRM.rm is a source
+    uint8_t has_imm : 1;   // the last operand is imm
 };
 static_assert(sizeof(struct insn) == 32, "a cache line holds two instructions");
 
@@ -112,11 +126,13 @@ enum code_mode {
     MODE_CODE32 = 1,
     MODE_CODE64 = 2,
     MODE_CODE_MASK = 3,
-    MODE_FLAT = 1 << 2,     // 64-bit mode, or CS, DS, ES, SS have base 0 and limit 4 GiB and permit what their use needs: no segment checks
-    MODE_STACK32 = 1 << 3,  // SS.B (not 64-bit mode)
-    MODE_SINGLE = 1 << 4,   // blocks of one instruction (single-stepping to an exact boundary)
-    MODE_REAL = 1 << 5,     // real-address mode or virtual-8086 mode: protected-mode-only instructions are #UD
-    MODE_STACK64 = 1 << 6,  // 64-bit mode
+    MODE_FLAT =
+        1
+        << 2, // 64-bit mode, or CS, DS, ES, SS have base 0 and limit 4 GiB and permit what their use needs: no segment checks
+    MODE_STACK32 = 1 << 3, // SS.B (not 64-bit mode)
+    MODE_SINGLE = 1 << 4,  // blocks of one instruction (single-stepping to an exact boundary)
+    MODE_REAL = 1 << 5,    // real-address mode or virtual-8086 mode: protected-mode-only instructions are #UD
+    MODE_STACK64 = 1 << 6, // 64-bit mode
 };
 
 enum decode_status {
@@ -137,14 +153,14 @@ enum op_class {
     OP_CLASS_SSE,     // XMM registers
     OP_CLASS_MMX,     // MMX registers (also those conversions between XMM and MMX)
     OP_CLASS_X87,
-    OP_CLASS_SYSTEM,  // privileged state, descriptor tables, intercepts, I/O
-    OP_CLASS_BRANCH,  // control transfer
+    OP_CLASS_SYSTEM, // privileged state, descriptor tables, intercepts, I/O
+    OP_CLASS_BRANCH, // control transfer
     OP_CLASS_VMX,
 };
 
 const char *op_name(unsigned op); // mnemonic, lower case
 enum op_class op_class(unsigned op);
-bool op_ends_block(unsigned op);  // control transfers, system instructions, and what changes the code mode
+bool op_ends_block(unsigned op); // control transfers, system instructions, and what changes the code mode
 
 // The memory operand that ModRM or moffs names (FORM_MEM). Implicit operands (stack, strings, XLAT, MASKMOV, descriptor tables) do
 // not count. Bytes accessed; 0: none, or only its address is used (LEA, NOP, INVLPG, prefetches).

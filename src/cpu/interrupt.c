@@ -4,10 +4,7 @@
 #include "cpu/descriptor.h"
 #include "cpu/system.h"
 
-void interrupt_inhibit_begin(struct cpu *cpu)
-{
-    cpu->pending &= ~(uint32_t)PENDING_INHIBIT;
-}
+void interrupt_inhibit_begin(struct cpu *cpu) { cpu->pending &= ~(uint32_t)PENDING_INHIBIT; }
 
 void interrupt_inhibit_end(struct cpu *cpu)
 {
@@ -45,7 +42,8 @@ static enum exec_result take_debug_trap(struct cpu *cpu)
     cpu->pending_debug = 0;
     if (!(bits & (PENDING_DEBUG_ENABLED | PENDING_DEBUG_BS | PENDING_DEBUG_BT)))
         return EXEC_NEXT;
-    cpu->event = (struct event){.vector = VECTOR_DB, .type = EVENT_HARDWARE_EXCEPTION, .cr2 = bits & (0xF | DR6_BS | DR6_BT)};
+    cpu->event =
+        (struct event){.vector = VECTOR_DB, .type = EVENT_HARDWARE_EXCEPTION, .cr2 = bits & (0xF | DR6_BS | DR6_BT)};
     return exception_deliver(cpu);
 }
 
@@ -95,7 +93,8 @@ bool interrupt_wakes(const struct cpu *cpu)
         return false;
     if (cpu->pending & PENDING_DEBUG)
         return true;
-    return (cpu->pending & PENDING_INTERRUPT) && (cpu->non_root || cpu->mwait_unmasked || (cpu->rflags_system & RFLAGS_IF));
+    return (cpu->pending & PENDING_INTERRUPT) &&
+           (cpu->non_root || cpu->mwait_unmasked || (cpu->rflags_system & RFLAGS_IF));
 }
 
 // What is left when nothing was taken.
@@ -107,7 +106,8 @@ static enum exec_result nothing_taken(const struct cpu *cpu)
 enum exec_result interrupt_poll(struct cpu *cpu)
 {
     enum exec_result r;
-    if (cpu->non_root && (cpu->pending & (PENDING_VMX | PENDING_INTERRUPT | PENDING_NMI | PENDING_INIT | PENDING_SIPI))) {
+    if (cpu->non_root &&
+        (cpu->pending & (PENDING_VMX | PENDING_INTERRUPT | PENDING_NMI | PENDING_INIT | PENDING_SIPI))) {
         r = cpu->vmx_ops->boundary(cpu);
         if (r != EXEC_NEXT)
             return r;
@@ -118,7 +118,8 @@ enum exec_result interrupt_poll(struct cpu *cpu)
         return (cpu->pending & PENDING_SIPI) && !cpu->vmx_operation ? take_sipi(cpu) : EXEC_HALT;
     cpu->pending &= ~(uint32_t)PENDING_SIPI;
 
-    if ((cpu->pending & PENDING_DEBUG) && cpu->activity != ACTIVITY_SHUTDOWN && !(cpu->interruptibility & BLOCKING_MOV_SS)) {
+    if ((cpu->pending & PENDING_DEBUG) && cpu->activity != ACTIVITY_SHUTDOWN &&
+        !(cpu->interruptibility & BLOCKING_MOV_SS)) {
         r = take_debug_trap(cpu);
         if (r != EXEC_NEXT)
             return r;

@@ -9,9 +9,9 @@
 #include "cpu/system.h"
 #include "cpu/timing.h"
 
-#define TYPE_CODE BIT(3)
-#define TYPE_READABLE BIT(1)
-#define TYPE_WRITABLE BIT(1)
+#define TYPE_CODE        BIT(3)
+#define TYPE_READABLE    BIT(1)
+#define TYPE_WRITABLE    BIT(1)
 #define TYPE_EXPAND_DOWN BIT(2)
 
 // ---- Segmentation ----
@@ -42,7 +42,8 @@ static bool limit_permits(const struct segment *s, uint64_t offset, unsigned siz
     return last <= s->limit || s->limit == 0xFFFFFFFF;
 }
 
-bool mem_linear(struct cpu *cpu, enum segment_register segment, uint64_t offset, unsigned size, enum mmu_access access, gva_t *linear)
+bool mem_linear(struct cpu *cpu, enum segment_register segment, uint64_t offset, unsigned size, enum mmu_access access,
+                gva_t *linear)
 {
     const struct segment *s = &cpu->segments[segment];
     if (likely(cpu_64bit(cpu))) {
@@ -100,7 +101,7 @@ bool mem_translate(struct cpu *cpu, gva_t linear, enum mmu_access access, enum m
 // A range of linear addresses in at most two pages.
 struct span {
     hpa_t address[2];
-    unsigned size[2];  // bytes; size[1] is 0 if one page holds all
+    unsigned size[2]; // bytes; size[1] is 0 if one page holds all
 };
 
 // In 32-bit modes linear addresses wrap at 4 GiB.
@@ -110,7 +111,8 @@ static gva_t next_page(const struct cpu *cpu, gva_t linear)
     return cpu_64bit(cpu) || cpu_long_mode(cpu) ? next : (uint32_t)next;
 }
 
-static bool translate_span(struct cpu *cpu, gva_t linear, unsigned size, enum mmu_access access, enum mmu_mode mode, struct span *span)
+static bool translate_span(struct cpu *cpu, gva_t linear, unsigned size, enum mmu_access access, enum mmu_mode mode,
+                           struct span *span)
 {
     unsigned room = (unsigned)(PAGE_SIZE - (linear & PAGE_OFFSET_MASK));
     span->size[0] = size < room ? size : room;
@@ -323,8 +325,8 @@ bool mem_read_for_write(struct cpu *cpu, enum segment_register segment, uint64_t
 }
 
 // Segmentation, alignment (`alignment` bytes, else #GP(0)) and translation of an operand of up to 4096 bytes.
-static bool span_of_operand(struct cpu *cpu, enum segment_register segment, uint64_t offset, unsigned size, unsigned alignment,
-                            enum mmu_access access, gva_t *linear, struct span *span)
+static bool span_of_operand(struct cpu *cpu, enum segment_register segment, uint64_t offset, unsigned size,
+                            unsigned alignment, enum mmu_access access, gva_t *linear, struct span *span)
 {
     if (!mem_linear(cpu, segment, offset, size, access, linear))
         return false;
@@ -335,21 +337,25 @@ static bool span_of_operand(struct cpu *cpu, enum segment_register segment, uint
     return translate_span(cpu, *linear, size, access, cpu->mmu.mode, span);
 }
 
-bool mem_read_bytes(struct cpu *cpu, enum segment_register segment, uint64_t offset, void *buffer, unsigned size, unsigned alignment)
+bool mem_read_bytes(struct cpu *cpu, enum segment_register segment, uint64_t offset, void *buffer, unsigned size,
+                    unsigned alignment)
 {
     gva_t linear;
     struct span span;
-    if (!span_of_operand(cpu, segment, offset, size, alignment, MMU_READ, &linear, &span) || !read_span(cpu, &span, buffer))
+    if (!span_of_operand(cpu, segment, offset, size, alignment, MMU_READ, &linear, &span) ||
+        !read_span(cpu, &span, buffer))
         return false;
     watch(cpu, linear, size, false, cpu->mmu.mode);
     return true;
 }
 
-bool mem_write_bytes(struct cpu *cpu, enum segment_register segment, uint64_t offset, const void *buffer, unsigned size, unsigned alignment)
+bool mem_write_bytes(struct cpu *cpu, enum segment_register segment, uint64_t offset, const void *buffer, unsigned size,
+                     unsigned alignment)
 {
     gva_t linear;
     struct span span;
-    if (!span_of_operand(cpu, segment, offset, size, alignment, MMU_WRITE, &linear, &span) || !write_span(cpu, &span, buffer))
+    if (!span_of_operand(cpu, segment, offset, size, alignment, MMU_WRITE, &linear, &span) ||
+        !write_span(cpu, &span, buffer))
         return false;
     watch(cpu, linear, size, true, cpu->mmu.mode);
     return true;

@@ -18,8 +18,8 @@ enum {
 };
 
 // Fast strings, BTS and PEBS unavailable, MONITOR. Writable: those that the CPUID leaves here follow from, and inert ones.
-#define MISC_ENABLE_RESET (BIT(0) | BIT(11) | BIT(12) | BIT(18))
-#define MISC_ENABLE_WRITABLE (BIT(0) | BIT(3) | BIT(16) | BIT(18) | BIT(22) | BIT(23) | BIT(34) | BIT(38))
+#define MISC_ENABLE_RESET      (BIT(0) | BIT(11) | BIT(12) | BIT(18))
+#define MISC_ENABLE_WRITABLE   (BIT(0) | BIT(3) | BIT(16) | BIT(18) | BIT(22) | BIT(23) | BIT(34) | BIT(38))
 #define MTRR_DEF_TYPE_WRITABLE (BITS(7, 0) | BIT(10) | BIT(11))
 
 // --- Checks of values ---
@@ -30,10 +30,7 @@ static bool check_canonical(const struct cpu *cpu, uint64_t value)
 }
 
 // UC, WC, WT, WP, WB.
-static bool mtrr_type_valid(uint64_t type)
-{
-    return type == 0 || type == 1 || (type >= 4 && type <= 6);
-}
+static bool mtrr_type_valid(uint64_t type) { return type == 0 || type == 1 || (type >= 4 && type <= 6); }
 
 static bool check_mtrr_types(const struct cpu *cpu, uint64_t value)
 {
@@ -73,10 +70,7 @@ static bool check_pat(const struct cpu *cpu, uint64_t value)
 
 // --- Time-stamp counter ---
 
-uint64_t cpu_tsc(const struct cpu *cpu)
-{
-    return cpu_now(cpu) + (uint64_t)cpu->tsc_offset;
-}
+uint64_t cpu_tsc(const struct cpu *cpu) { return cpu_now(cpu) + (uint64_t)cpu->tsc_offset; }
 
 static bool read_tsc(struct cpu *cpu, uint32_t index, uint64_t *value)
 {
@@ -282,11 +276,11 @@ enum msr_kind { KIND_STORED, KIND_CHECKED, KIND_CONSTANT, KIND_IGNORED, KIND_SPE
 
 struct msr {
     uint32_t index;
-    uint32_t offset;  // STORED, CHECKED: of the field in struct cpu
+    uint32_t offset; // STORED, CHECKED: of the field in struct cpu
     enum msr_kind kind;
     const char *name;
     uint64_t writable;
-    uint64_t value;   // at RESET, or always
+    uint64_t value; // at RESET, or always
     bool (*check)(const struct cpu *cpu, uint64_t value);
     bool (*read)(struct cpu *cpu, uint32_t index, uint64_t *value);
     bool (*write)(struct cpu *cpu, uint32_t index, uint64_t value);
@@ -295,11 +289,17 @@ struct msr {
 static const struct msr msrs[] = {
 #define STORED(i, n, field, w, reset) \
     {.index = i, .name = #n, .kind = KIND_STORED, .offset = offsetof(struct cpu, field), .writable = w, .value = reset},
-#define CHECKED(i, n, field, c, reset) \
-    {.index = i, .name = #n, .kind = KIND_CHECKED, .offset = offsetof(struct cpu, field), .check = check_##c, .value = reset},
+#define CHECKED(i, n, field, c, reset)      \
+    {.index = i,                            \
+     .name = #n,                            \
+     .kind = KIND_CHECKED,                  \
+     .offset = offsetof(struct cpu, field), \
+     .check = check_##c,                    \
+     .value = reset},
 #define CONSTANT(i, n, v) {.index = i, .name = #n, .kind = KIND_CONSTANT, .value = v},
-#define IGNORED(i, n, v) {.index = i, .name = #n, .kind = KIND_IGNORED, .value = v},
-#define SPECIAL(i, n, access) {.index = i, .name = #n, .kind = KIND_SPECIAL, .read = read_##access, .write = write_##access},
+#define IGNORED(i, n, v)  {.index = i, .name = #n, .kind = KIND_IGNORED, .value = v},
+#define SPECIAL(i, n, access) \
+    {.index = i, .name = #n, .kind = KIND_SPECIAL, .read = read_##access, .write = write_##access},
 #include "cpu/msrs.def"
 #undef STORED
 #undef CHECKED
@@ -308,7 +308,8 @@ static const struct msr msrs[] = {
 #undef SPECIAL
 };
 
-static const struct msr x2apic_msr = {.kind = KIND_SPECIAL, .name = "IA32_X2APIC", .read = read_apic, .write = write_apic};
+static const struct msr x2apic_msr = {
+    .kind = KIND_SPECIAL, .name = "IA32_X2APIC", .read = read_apic, .write = write_apic};
 
 static const struct msr *find(uint32_t index)
 {
@@ -327,10 +328,7 @@ static const struct msr *find(uint32_t index)
     return NULL;
 }
 
-static uint64_t *storage(struct cpu *cpu, const struct msr *msr)
-{
-    return (uint64_t *)((char *)cpu + msr->offset);
-}
+static uint64_t *storage(struct cpu *cpu, const struct msr *msr) { return (uint64_t *)((char *)cpu + msr->offset); }
 
 const char *msr_name(uint32_t index)
 {
@@ -355,15 +353,10 @@ bool cpu_rdmsr(struct cpu *cpu, uint32_t index, uint64_t *value)
         return false;
     switch (msr->kind) {
     case KIND_STORED:
-    case KIND_CHECKED:
-        *value = *storage(cpu, msr);
-        return true;
+    case KIND_CHECKED: *value = *storage(cpu, msr); return true;
     case KIND_CONSTANT:
-    case KIND_IGNORED:
-        *value = msr->value;
-        return true;
-    default:
-        return msr->read(cpu, index, value);
+    case KIND_IGNORED: *value = msr->value; return true;
+    default: return msr->read(cpu, index, value);
     }
 }
 
@@ -383,12 +376,9 @@ bool cpu_wrmsr(struct cpu *cpu, uint32_t index, uint64_t value)
             return false;
         *storage(cpu, msr) = value;
         return true;
-    case KIND_CONSTANT:
-        return false;
-    case KIND_IGNORED:
-        return true;
-    default:
-        return msr->write(cpu, index, value);
+    case KIND_CONSTANT: return false;
+    case KIND_IGNORED: return true;
+    default: return msr->write(cpu, index, value);
     }
 }
 

@@ -8,16 +8,16 @@
 enum cpu_generation { GENERATION_SKYLAKE, GENERATION_ICELAKE, GENERATION_NEVER };
 
 struct cpu_profile {
-    const char *name;          // as given to --cpu
-    const char *description;   // one line
-    const char *brand;         // brand string, at most 47 characters
+    const char *name;        // as given to --cpu
+    const char *description; // one line
+    const char *brand;       // brand string, at most 47 characters
     enum cpu_generation generation;
-    uint32_t signature;        // CPUID.1:EAX: family, model, stepping
-    unsigned maxphyaddr;       // bits
-    unsigned linear_width;     // bits: 48
-    unsigned base_mhz;         // nominal frequency; the TSC counts at it
+    uint32_t signature;    // CPUID.1:EAX: family, model, stepping
+    unsigned maxphyaddr;   // bits
+    unsigned linear_width; // bits: 48
+    unsigned base_mhz;     // nominal frequency; the TSC counts at it
     unsigned max_mhz;
-    unsigned crystal_hz;       // CPUID.15H:ECX
+    unsigned crystal_hz; // CPUID.15H:ECX
 };
 
 // The profile of a name, or NULL.

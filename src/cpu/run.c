@@ -12,7 +12,9 @@
 #include "cpu/timing.h"
 
 // Pending work that needs a look before every instruction.
-enum { PENDING_EACH_INSTRUCTION = PENDING_VMX | PENDING_DEBUG | PENDING_INHIBIT | PENDING_SINGLE_STEP | PENDING_BREAKPOINTS };
+enum {
+    PENDING_EACH_INSTRUCTION = PENDING_VMX | PENDING_DEBUG | PENDING_INHIBIT | PENDING_SINGLE_STEP | PENDING_BREAKPOINTS
+};
 
 // ---- Leaving a block ----
 

@@ -19,7 +19,7 @@ void select_normalize(struct insn *in);
 
 // Jcc, JMP and CALL with a displacement and an operand size other than 16 bits.
 bool select_is_direct_branch(const struct insn *in);
-bool select_is_reference(unsigned op);                   // the op has no native handler
+bool select_is_reference(unsigned op); // the op has no native handler
 bool select_is_repeated_string(const struct insn *in);
 
 // The handler of a direct branch whose target is in its page (imm, disp: offsets from the block's start of the target and of

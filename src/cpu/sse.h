@@ -32,20 +32,11 @@ ALWAYS_INLINE bool sse_usable(const struct cpu *cpu)
 }
 
 // False: #UD or #NM is in cpu->event.
-ALWAYS_INLINE bool sse_check(struct cpu *cpu)
-{
-    return sse_usable(cpu) || sse_refuse(cpu);
-}
+ALWAYS_INLINE bool sse_check(struct cpu *cpu) { return sse_usable(cpu) || sse_refuse(cpu); }
 
-ALWAYS_INLINE union vec vec_get(const struct cpu *cpu, unsigned number)
-{
-    return (union vec){ .xmm = cpu->xmm[number] };
-}
+ALWAYS_INLINE union vec vec_get(const struct cpu *cpu, unsigned number) { return (union vec){.xmm = cpu->xmm[number]}; }
 
-ALWAYS_INLINE void vec_set(struct cpu *cpu, unsigned number, union vec value)
-{
-    cpu->xmm[number] = value.xmm;
-}
+ALWAYS_INLINE void vec_set(struct cpu *cpu, unsigned number, union vec value) { cpu->xmm[number] = value.xmm; }
 
 // Ends a handler whose work function returned `done`. Unlike exec_complete it goes on in the block after an access, too: no
 // local of the handler has its address taken.
@@ -70,7 +61,8 @@ ALWAYS_INLINE bool sse_fast_linear(const struct cpu *cpu, const struct insn *in,
 
 // The rm operand: an XMM register in full, or `size` bytes of memory (2, 4, 8, 16), zero-extended. alignment: bytes; 1: none.
 bool sse_read_memory(struct cpu *cpu, const struct insn *in, unsigned size, unsigned alignment, union vec *value);
-bool sse_write_memory(struct cpu *cpu, const struct insn *in, unsigned size, unsigned alignment, const union vec *value);
+bool sse_write_memory(struct cpu *cpu, const struct insn *in, unsigned size, unsigned alignment,
+                      const union vec *value);
 
 ALWAYS_INLINE bool sse_read(struct cpu *cpu, const struct insn *in, unsigned size, union vec *value)
 {

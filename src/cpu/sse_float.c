@@ -51,7 +51,7 @@ ALWAYS_INLINE uint64_t operand(const struct float_env *env, unsigned bits, uint6
 
 ALWAYS_INLINE struct parts unpack(unsigned bits, uint64_t value)
 {
-    struct parts parts = { .sign = is_negative(bits, value) };
+    struct parts parts = {.sign = is_negative(bits, value)};
     unsigned shift = 64 - precision_of(bits);
     uint64_t fraction = value & fraction_mask(bits);
     int exponent = (int)(magnitude(bits, value) >> (precision_of(bits) - 1));
@@ -132,7 +132,8 @@ ALWAYS_INLINE uint64_t round_pack(struct float_env *env, unsigned bits, struct p
     if (exponent > bias_of(bits))
         return overflowed(env, bits, value.sign, inexact);
     env->flags |= inexact ? MXCSR_PE : 0;
-    return signed_as(bits, value.sign, (uint64_t)(exponent + bias_of(bits)) << (precision - 1) | (rounded & fraction_mask(bits)));
+    return signed_as(bits, value.sign,
+                     (uint64_t)(exponent + bias_of(bits)) << (precision - 1) | (rounded & fraction_mask(bits)));
 }
 
 // ---- Arithmetic ----
@@ -179,8 +180,9 @@ ALWAYS_INLINE uint64_t add(struct float_env *env, unsigned bits, uint64_t a, uin
         y = swap;
     }
     // At least 11 low bits are 0: two go to the carry, the others hold what is shifted out.
-    uint64_t larger = x.significand >> 2, smaller = shift_right_sticky(y.significand >> 2, (unsigned)(x.exponent - y.exponent));
-    struct parts sum = { x.sign, x.exponent + 2, larger + smaller };
+    uint64_t larger = x.significand >> 2,
+             smaller = shift_right_sticky(y.significand >> 2, (unsigned)(x.exponent - y.exponent));
+    struct parts sum = {x.sign, x.exponent + 2, larger + smaller};
     if (x.sign != y.sign) {
         sum.significand = larger - smaller;
         if (larger < smaller) {
@@ -209,7 +211,7 @@ ALWAYS_INLINE uint64_t multiply(struct float_env *env, unsigned bits, uint64_t a
         return signed_as(bits, sign, 0);
     struct parts x = unpack(bits, a), y = unpack(bits, b);
     unsigned __int128 product = (unsigned __int128)x.significand * y.significand;
-    struct parts result = { sign, x.exponent + y.exponent + 1, 0 };
+    struct parts result = {sign, x.exponent + y.exponent + 1, 0};
     if (!(product >> 127)) {
         product <<= 1;
         result.exponent--;
@@ -239,7 +241,7 @@ ALWAYS_INLINE uint64_t divide(struct float_env *env, unsigned bits, uint64_t a, 
     unsigned __int128 dividend = (unsigned __int128)x.significand << (below_one ? 64 : 63);
     uint64_t quotient = (uint64_t)(dividend / y.significand);
     bool rest = (unsigned __int128)quotient * y.significand != dividend;
-    struct parts result = { sign, x.exponent - y.exponent - below_one, quotient | rest };
+    struct parts result = {sign, x.exponent - y.exponent - below_one, quotient | rest};
     return round_pack(env, bits, result);
 }
 
@@ -267,7 +269,7 @@ ALWAYS_INLINE uint64_t square_root(struct float_env *env, unsigned bits, uint64_
     struct parts x = unpack(bits, value);
     bool odd = (x.exponent & 1) != 0;
     unsigned __int128 square = (unsigned __int128)x.significand << (odd ? 64 : 63);
-    struct parts root = { false, (x.exponent - odd) / 2, integer_root(square, precision_of(bits)) };
+    struct parts root = {false, (x.exponent - odd) / 2, integer_root(square, precision_of(bits))};
     return round_pack(env, bits, root);
 }
 
@@ -360,7 +362,7 @@ uint64_t float_from_integer(struct float_env *env, unsigned bits, int64_t value)
 {
     if (!value)
         return 0;
-    struct parts x = { value < 0, 63, value < 0 ? -(uint64_t)value : (uint64_t)value };
+    struct parts x = {value < 0, 63, value < 0 ? -(uint64_t)value : (uint64_t)value};
     unsigned zeros = (unsigned)__builtin_clzll(x.significand);
     x.significand <<= zeros;
     x.exponent -= (int)zeros;

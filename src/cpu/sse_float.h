@@ -14,8 +14,8 @@ enum float_relation { FLOAT_LESS, FLOAT_EQUAL, FLOAT_GREATER, FLOAT_UNORDERED };
 
 // One instruction's view of MXCSR.
 struct float_env {
-    uint32_t mxcsr;  // controls; its flags are not looked at
-    uint32_t flags;  // MXCSR_IE .. MXCSR_PE raised so far, masked or not
+    uint32_t mxcsr; // controls; its flags are not looked at
+    uint32_t flags; // MXCSR_IE .. MXCSR_PE raised so far, masked or not
 };
 
 // a op b. FLOAT_SQRT: of b; a is ignored.

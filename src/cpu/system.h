@@ -88,16 +88,16 @@ enum exec_result cpu_write_cr4(struct cpu *cpu, uint64_t value);
 // the segments and RFLAGS and then calls cpu_update_mode. PAE PDPTEs are the caller's as well.
 void cpu_load_control_registers(struct cpu *cpu, uint64_t cr0, uint64_t cr3, uint64_t cr4, uint64_t efer);
 
-uint64_t cpu_cr4_reserved(const struct cpu *cpu);   // bits of CR4 that the profile does not have
-uint64_t cpu_efer_reserved(const struct cpu *cpu);  // bits of IA32_EFER that the profile does not have
+uint64_t cpu_cr4_reserved(const struct cpu *cpu);    // bits of CR4 that the profile does not have
+uint64_t cpu_efer_reserved(const struct cpu *cpu);   // bits of IA32_EFER that the profile does not have
 void cpu_write_dr7(struct cpu *cpu, uint64_t value); // fixes the reserved bits and recomputes PENDING_BREAKPOINTS
 
 // RDMSR and WRMSR without privilege check and intercept (also for VMX MSR lists). False: #GP(0) is due, nothing is changed.
 // A write may change the mode; cpu_update_mode is called if so.
 bool cpu_rdmsr(struct cpu *cpu, uint32_t index, uint64_t *value);
 bool cpu_wrmsr(struct cpu *cpu, uint32_t index, uint64_t value);
-const char *msr_name(uint32_t index);                // NULL: not in the table
-uint64_t cpu_tsc(const struct cpu *cpu);             // IA32_TIME_STAMP_COUNTER, without VMX offset and scaling
+const char *msr_name(uint32_t index);    // NULL: not in the table
+uint64_t cpu_tsc(const struct cpu *cpu); // IA32_TIME_STAMP_COUNTER, without VMX offset and scaling
 
 // --- CPUID --------------------------------------------------------------------------------------------------------
 

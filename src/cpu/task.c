@@ -8,16 +8,27 @@
 
 // Bytes of a TSS, and where its parts are.
 enum {
-    TSS32_MINIMUM_LIMIT = 0x67, TSS32_CR3 = 0x1C, TSS32_EIP = 0x20, TSS32_EFLAGS = 0x24, TSS32_REGISTERS = 0x28, TSS32_SEGMENTS = 0x48,
-    TSS32_LDT = 0x60, TSS32_TRAP = 0x64,
-    TSS16_MINIMUM_LIMIT = 0x2B, TSS16_IP = 0x0E, TSS16_FLAGS = 0x10, TSS16_REGISTERS = 0x12, TSS16_SEGMENTS = 0x22, TSS16_LDT = 0x2A,
+    TSS32_MINIMUM_LIMIT = 0x67,
+    TSS32_CR3 = 0x1C,
+    TSS32_EIP = 0x20,
+    TSS32_EFLAGS = 0x24,
+    TSS32_REGISTERS = 0x28,
+    TSS32_SEGMENTS = 0x48,
+    TSS32_LDT = 0x60,
+    TSS32_TRAP = 0x64,
+    TSS16_MINIMUM_LIMIT = 0x2B,
+    TSS16_IP = 0x0E,
+    TSS16_FLAGS = 0x10,
+    TSS16_REGISTERS = 0x12,
+    TSS16_SEGMENTS = 0x22,
+    TSS16_LDT = 0x2A,
 };
 #define DR7_LOCAL UINT64_C(0x155) // L0 to L3 and LE
 
 struct task {
     uint32_t cr3, eip, eflags;
     uint32_t registers[8];
-    uint16_t segments[6];  // ES CS SS DS FS GS
+    uint16_t segments[6]; // ES CS SS DS FS GS
     uint16_t ldt;
     bool trap;
 };
@@ -93,7 +104,8 @@ static bool read_task16(struct cpu *cpu, gva_t base, struct task *task)
 static bool write_task(struct cpu *cpu, gva_t base, bool wide, uint32_t eip, uint32_t eflags)
 {
     unsigned size = wide ? 4 : 2;
-    if (!write_field(cpu, base, wide ? TSS32_EIP : TSS16_IP, size, eip) || !write_field(cpu, base, wide ? TSS32_EFLAGS : TSS16_FLAGS, size, eflags))
+    if (!write_field(cpu, base, wide ? TSS32_EIP : TSS16_IP, size, eip) ||
+        !write_field(cpu, base, wide ? TSS32_EFLAGS : TSS16_FLAGS, size, eflags))
         return false;
     for (unsigned i = 0; i < 8; i++)
         if (!write_field(cpu, base, (wide ? TSS32_REGISTERS : TSS16_REGISTERS) + size * i, size, cpu->regs[i]))
@@ -138,7 +150,8 @@ static bool load_code_segment(struct cpu *cpu, uint16_t selector)
     if (!descriptor_fetch(cpu, selector, VECTOR_TS, &d))
         return false;
     unsigned rpl = selector & SELECTOR_RPL;
-    if (!descriptor_is_code(&d) || (descriptor_is_conforming(&d) ? descriptor_dpl(&d) > rpl : descriptor_dpl(&d) != rpl))
+    if (!descriptor_is_code(&d) ||
+        (descriptor_is_conforming(&d) ? descriptor_dpl(&d) > rpl : descriptor_dpl(&d) != rpl))
         return fail_selector(cpu, VECTOR_TS, selector);
     if (!descriptor_present(&d))
         return fail_selector(cpu, VECTOR_NP, selector);
@@ -234,8 +247,9 @@ enum exec_result task_switch(struct cpu *cpu, uint16_t selector, enum task_switc
     if (!(wide ? read_task32(cpu, new_base, &task) : read_task16(cpu, new_base, &task)))
         return EXEC_FAULT;
     uint32_t eflags = (uint32_t)(source == TASK_SWITCH_IRET ? saved_rflags & ~RFLAGS_NT : saved_rflags);
-    if (!write_task(cpu, tr->base, old_wide, (uint32_t)(cpu->regs[REG_RIP] + length), eflags) || (leaves && !clear_busy(cpu, old_selector)) ||
-        (nested && !write_field(cpu, new_base, 0, 2, old_selector)) || !descriptor_set_type_bits(cpu, &d, SYSTEM_TYPE_BUSY))
+    if (!write_task(cpu, tr->base, old_wide, (uint32_t)(cpu->regs[REG_RIP] + length), eflags) ||
+        (leaves && !clear_busy(cpu, old_selector)) || (nested && !write_field(cpu, new_base, 0, 2, old_selector)) ||
+        !descriptor_set_type_bits(cpu, &d, SYSTEM_TYPE_BUSY))
         return EXEC_FAULT;
 
     segment_from_descriptor(tr, selector, &d);

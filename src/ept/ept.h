@@ -9,27 +9,27 @@
 #include "base/types.h"
 #include "mem/bus.h"
 
-#define EPT_READ BIT(0)
-#define EPT_WRITE BIT(1)
-#define EPT_EXECUTE BIT(2)
-#define EPT_PERMISSIONS (EPT_READ | EPT_WRITE | EPT_EXECUTE)
-#define EPT_IGNORE_PAT BIT(6)
-#define EPT_LARGE_PAGE BIT(7)
-#define EPT_ACCESSED BIT(8)
-#define EPT_DIRTY BIT(9)
+#define EPT_READ            BIT(0)
+#define EPT_WRITE           BIT(1)
+#define EPT_EXECUTE         BIT(2)
+#define EPT_PERMISSIONS     (EPT_READ | EPT_WRITE | EPT_EXECUTE)
+#define EPT_IGNORE_PAT      BIT(6)
+#define EPT_LARGE_PAGE      BIT(7)
+#define EPT_ACCESSED        BIT(8)
+#define EPT_DIRTY           BIT(9)
 #define EPTP_ACCESSED_DIRTY BIT(6)
 
 // Exit-qualification bits of an EPT violation (SDM table "Exit Qualification for EPT Violations").
-#define EPT_QUAL_READ BIT(0)
-#define EPT_QUAL_WRITE BIT(1)
-#define EPT_QUAL_FETCH BIT(2)
-#define EPT_QUAL_READABLE BIT(3)
-#define EPT_QUAL_WRITABLE BIT(4)
-#define EPT_QUAL_EXECUTABLE BIT(5)
-#define EPT_QUAL_LINEAR_VALID BIT(7)
-#define EPT_QUAL_FINAL_TRANSLATION BIT(8) // not a guest paging-structure access
-#define EPT_QUAL_USER BIT(9)
-#define EPT_QUAL_GUEST_WRITABLE BIT(10)
+#define EPT_QUAL_READ                  BIT(0)
+#define EPT_QUAL_WRITE                 BIT(1)
+#define EPT_QUAL_FETCH                 BIT(2)
+#define EPT_QUAL_READABLE              BIT(3)
+#define EPT_QUAL_WRITABLE              BIT(4)
+#define EPT_QUAL_EXECUTABLE            BIT(5)
+#define EPT_QUAL_LINEAR_VALID          BIT(7)
+#define EPT_QUAL_FINAL_TRANSLATION     BIT(8) // not a guest paging-structure access
+#define EPT_QUAL_USER                  BIT(9)
+#define EPT_QUAL_GUEST_WRITABLE        BIT(10)
 #define EPT_QUAL_GUEST_EXECUTE_DISABLE BIT(11)
 
 // What the processor supports; from IA32_VMX_EPT_VPID_CAP and CPUID.
@@ -52,13 +52,13 @@ enum ept_status { EPT_OK, EPT_VIOLATION, EPT_MISCONFIGURATION };
 
 struct ept_result {
     enum ept_status status;
-    hpa_t frame;             // EPT_OK: physical address of the 4-KByte frame (bits 11:0 zero)
-    uint64_t permissions;    // AND of EPT_PERMISSIONS over the entries used; 0 if one was not present
-    bool dirty;              // the leaf's dirty flag is set, or accessed/dirty flags are disabled
-    unsigned page_shift;     // 12, 21 or 30: size of the EPT mapping
-    unsigned references;     // EPT entries read: 0 (address above the width of the walk) to 5
-    uint64_t qualification;  // EPT_VIOLATION: bits 5:0 of the exit qualification
-    hpa_t entry_address[5];  // address and value of each entry read, from the root down
+    hpa_t frame;            // EPT_OK: physical address of the 4-KByte frame (bits 11:0 zero)
+    uint64_t permissions;   // AND of EPT_PERMISSIONS over the entries used; 0 if one was not present
+    bool dirty;             // the leaf's dirty flag is set, or accessed/dirty flags are disabled
+    unsigned page_shift;    // 12, 21 or 30: size of the EPT mapping
+    unsigned references;    // EPT entries read: 0 (address above the width of the walk) to 5
+    uint64_t qualification; // EPT_VIOLATION: bits 5:0 of the exit qualification
+    hpa_t entry_address[5]; // address and value of each entry read, from the root down
     uint64_t entry[5];
 };
 

@@ -9,11 +9,11 @@
 #include <string.h>
 
 #define EPT_NON_LEAF_RESERVED BITS(6, 3) // where a leaf has its memory type and "ignore PAT"
-#define EPT_SHIFT_PT 12
-#define EPT_SHIFT_PD 21
-#define EPT_SHIFT_PDPT 30
-#define EPT_SHIFT_PML4 39
-#define EPT_SHIFT_PML5 48
+#define EPT_SHIFT_PT          12
+#define EPT_SHIFT_PD          21
+#define EPT_SHIFT_PDPT        30
+#define EPT_SHIFT_PML4        39
+#define EPT_SHIFT_PML5        48
 
 enum entry_kind { ENTRY_NOT_PRESENT, ENTRY_MISCONFIGURED, ENTRY_TABLE, ENTRY_LEAF };
 
@@ -46,10 +46,7 @@ static enum entry_kind classify_entry(const struct ept_caps *caps, uint64_t entr
 }
 
 // Shift of the root table's entries: the page-walk length is EPTP bits 5:3 plus one.
-static unsigned root_shift(uint64_t eptp)
-{
-    return bits_get(eptp, 5, 3) == 4 ? EPT_SHIFT_PML5 : EPT_SHIFT_PML4;
-}
+static unsigned root_shift(uint64_t eptp) { return bits_get(eptp, 5, 3) == 4 ? EPT_SHIFT_PML5 : EPT_SHIFT_PML4; }
 
 static uint64_t entry_address(uint64_t table, gpa_t gpa, unsigned shift)
 {
@@ -132,12 +129,8 @@ void ept_walk(const struct ept_caps *caps, struct bus *bus, uint64_t eptp, gpa_t
         result->entry_address[result->references] = address;
         result->entry[result->references++] = entry;
         switch (classify_entry(caps, entry, shift)) {
-        case ENTRY_NOT_PRESENT:
-            fail_violation(result, access, 0);
-            return;
-        case ENTRY_MISCONFIGURED:
-            result->status = EPT_MISCONFIGURATION;
-            return;
+        case ENTRY_NOT_PRESENT: fail_violation(result, access, 0); return;
+        case ENTRY_MISCONFIGURED: result->status = EPT_MISCONFIGURATION; return;
         case ENTRY_TABLE:
             result->permissions &= entry;
             table = entry;

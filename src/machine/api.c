@@ -49,7 +49,8 @@ enum vmxon_status vmxon_load(struct vmxon *vmxon, const struct vmxon_image *imag
     }
     if (image->module_count > LOADER_MAX_MODULES) {
         error->status = VMXON_BAD_IMAGE;
-        snprintf(error->text, sizeof error->text, "%u modules, the limit is %d", image->module_count, LOADER_MAX_MODULES);
+        snprintf(error->text, sizeof error->text, "%u modules, the limit is %d", image->module_count,
+                 LOADER_MAX_MODULES);
         return error->status;
     }
     for (unsigned i = 0; i < image->module_count; i++)
@@ -145,7 +146,8 @@ enum vmxon_status vmxon_write_physical(struct vmxon *vmxon, uint64_t address, co
     return memory_write(&machine_of(vmxon)->memory, address, buffer, size) ? VMXON_OK : VMXON_BAD_ADDRESS;
 }
 
-enum vmxon_status vmxon_read_linear(const struct vmxon *vmxon, unsigned index, uint64_t address, void *buffer, size_t size)
+enum vmxon_status vmxon_read_linear(const struct vmxon *vmxon, unsigned index, uint64_t address, void *buffer,
+                                    size_t size)
 {
     const struct machine *machine = const_machine_of(vmxon);
     if (index >= machine->processor_count)

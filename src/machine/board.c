@@ -44,10 +44,7 @@ static void request_exit(void *user, uint32_t status) { machine_end(user, VMXON_
 static void request_power_off(void *user) { machine_end(user, VMXON_END_POWER_OFF, 0, "power off"); }
 static void request_reset(void *user) { machine_end(user, VMXON_END_RESET, 0, "the guest asked for a reset"); }
 
-static void pic_output(void *user, bool level)
-{
-    lapic_set_lint(&bootstrap(user)->lapic, 0, level);
-}
+static void pic_output(void *user, bool level) { lapic_set_lint(&bootstrap(user)->lapic, 0, level); }
 
 // --- local APICs
 
@@ -93,7 +90,10 @@ static void apic_event(void *user, enum lapic_event event, uint8_t vector)
 
 static void apic_changed(void *user) { interrupt_recheck(&((struct processor *)user)->cpu); }
 
-static uint64_t apic_mmio_read(void *device, uint64_t offset, unsigned size) { return lapic_mmio_read(device, offset, size); }
+static uint64_t apic_mmio_read(void *device, uint64_t offset, unsigned size)
+{
+    return lapic_mmio_read(device, offset, size);
+}
 static void apic_mmio_write(void *device, uint64_t offset, unsigned size, uint64_t value)
 {
     lapic_mmio_write(device, offset, size, value);

@@ -34,7 +34,10 @@ static void describe_bit(void *owner, const struct vmx_capability_bit *bit)
         snprintf(value, sizeof value, "0x%" PRIx64, bit->value);
     else
         snprintf(value, sizeof value, "%s",
-                 bit->must_be_1 ? "must be 1" : bit->value ? "yes" : bit->withheld ? "no (not offered by vmxon)" : "no");
+                 bit->must_be_1  ? "must be 1"
+                 : bit->value    ? "yes"
+                 : bit->withheld ? "no (not offered by vmxon)"
+                                 : "no");
     print(owner, "    %-7s %-64s %s", range, bit->title, value);
 }
 

@@ -5,14 +5,14 @@
 #include "machine/machine.h"
 
 enum {
-    BDA_COM1 = 0x400,          // 16 bits: port of the first serial port
-    BDA_EBDA_SEGMENT = 0x40e,  // 16 bits: segment of the extended BIOS data area
-    BDA_BASE_MEMORY = 0x413,   // 16 bits: KiB below it
-    BDA_VIDEO_MODE = 0x449,    // 8 bits
-    BDA_COLUMNS = 0x44a,       // 16 bits
-    BDA_CRT_PORT = 0x463,      // 16 bits
-    BDA_ROWS_MINUS_1 = 0x484,  // 8 bits
-    EBDA_ADDRESS = 0x9fc00,    // its first byte: size in KiB
+    BDA_COM1 = 0x400,         // 16 bits: port of the first serial port
+    BDA_EBDA_SEGMENT = 0x40e, // 16 bits: segment of the extended BIOS data area
+    BDA_BASE_MEMORY = 0x413,  // 16 bits: KiB below it
+    BDA_VIDEO_MODE = 0x449,   // 8 bits
+    BDA_COLUMNS = 0x44a,      // 16 bits
+    BDA_CRT_PORT = 0x463,     // 16 bits
+    BDA_ROWS_MINUS_1 = 0x484, // 8 bits
+    EBDA_ADDRESS = 0x9fc00,   // its first byte: size in KiB
     DUMMY_HANDLER = 0xfff53,
     INTERRUPT_VECTORS = 256,
     OPCODE_IRET = 0xcf,

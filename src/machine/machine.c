@@ -34,10 +34,12 @@ static enum vmxon_status make_memory(struct machine *machine, uint64_t size, str
     switch (memory_create(&machine->memory, size)) {
     case MEMORY_OK: return VMXON_OK;
     case MEMORY_BAD_SIZE:
-        return refuse(error, VMXON_BAD_CONFIG, "memory size 0x%llx is not a multiple of 4 KiB from 4 KiB to 0x%llx bytes",
+        return refuse(error, VMXON_BAD_CONFIG,
+                      "memory size 0x%llx is not a multiple of 4 KiB from 4 KiB to 0x%llx bytes",
                       (unsigned long long)size, (unsigned long long)MEMORY_MAX_SIZE);
     default:
-        return refuse(error, VMXON_NO_MEMORY, "the host cannot provide 0x%llx bytes of memory", (unsigned long long)size);
+        return refuse(error, VMXON_NO_MEMORY, "the host cannot provide 0x%llx bytes of memory",
+                      (unsigned long long)size);
     }
 }
 
@@ -62,7 +64,8 @@ enum vmxon_status vmxon_create(const struct vmxon_config *config, struct vmxon *
     *result = NULL;
     const struct cpu_profile *profile = cpu_profile_find(config->cpu_profile);
     if (!profile)
-        return refuse(error, VMXON_BAD_CONFIG, "unknown processor profile '%s'; `vmxon cpus` lists them", config->cpu_profile);
+        return refuse(error, VMXON_BAD_CONFIG, "unknown processor profile '%s'; `vmxon cpus` lists them",
+                      config->cpu_profile);
     if (config->cpus < 1 || config->cpus > VMXON_MAX_CPUS)
         return refuse(error, VMXON_BAD_CONFIG, "%u processors, the limit is %d", config->cpus, VMXON_MAX_CPUS);
     struct machine *machine = calloc(1, sizeof *machine);

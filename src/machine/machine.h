@@ -41,7 +41,7 @@ struct machine {
     struct bus bus;
     struct processor *processor[VMXON_MAX_CPUS];
     unsigned processor_count;
-    unsigned running;        // index of the processor that runs, or ran last
+    unsigned running; // index of the processor that runs, or ran last
     const struct cpu_profile *profile;
     struct vmx_caps vmx_caps;
     uint64_t cycle_hz;
@@ -58,11 +58,11 @@ struct machine {
 
     // The turn (run.c): every processor runs to its end before devices are advanced again.
     cycle_t turn_start, turn_end;
-    unsigned turn_next;      // index of the processor whose part it is; processor_count: the turn is over
-    bool turn_idle;          // no processor has run in it yet
-    cycle_t slept_until;     // time passed while all processors slept
+    unsigned turn_next;  // index of the processor whose part it is; processor_count: the turn is over
+    bool turn_idle;      // no processor has run in it yet
+    cycle_t slept_until; // time passed while all processors slept
     bool loaded;
-    bool ended;              // `outcome` says how; further runs end at once
+    bool ended; // `outcome` says how; further runs end at once
     struct vmxon_outcome outcome;
 
     struct reference *reference;

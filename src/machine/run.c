@@ -66,9 +66,10 @@ static bool all_deaf(const struct machine *machine)
 static const char *exception_name(unsigned vector)
 {
     static const char *const names[] = {
-        [VECTOR_DE] = "#DE", [VECTOR_DB] = "#DB", [VECTOR_BP] = "#BP", [VECTOR_OF] = "#OF", [VECTOR_BR] = "#BR", [VECTOR_UD] = "#UD",
-        [VECTOR_NM] = "#NM", [VECTOR_DF] = "#DF", [VECTOR_TS] = "#TS", [VECTOR_NP] = "#NP", [VECTOR_SS] = "#SS", [VECTOR_GP] = "#GP",
-        [VECTOR_PF] = "#PF", [VECTOR_MF] = "#MF", [VECTOR_AC] = "#AC", [VECTOR_MC] = "#MC", [VECTOR_XM] = "#XM", [VECTOR_VE] = "#VE"};
+        [VECTOR_DE] = "#DE", [VECTOR_DB] = "#DB", [VECTOR_BP] = "#BP", [VECTOR_OF] = "#OF", [VECTOR_BR] = "#BR",
+        [VECTOR_UD] = "#UD", [VECTOR_NM] = "#NM", [VECTOR_DF] = "#DF", [VECTOR_TS] = "#TS", [VECTOR_NP] = "#NP",
+        [VECTOR_SS] = "#SS", [VECTOR_GP] = "#GP", [VECTOR_PF] = "#PF", [VECTOR_MF] = "#MF", [VECTOR_AC] = "#AC",
+        [VECTOR_MC] = "#MC", [VECTOR_XM] = "#XM", [VECTOR_VE] = "#VE"};
     return vector < sizeof names / sizeof names[0] && names[vector] ? names[vector] : "an interrupt";
 }
 
@@ -146,7 +147,8 @@ static bool note_limit(struct machine *machine, const struct vmxon_limits *limit
 
 static enum progress note_halted(struct machine *machine)
 {
-    machine->outcome = (struct vmxon_outcome){.end = VMXON_END_HALTED, .cpu = machine->running, .text = "halted for ever"};
+    machine->outcome =
+        (struct vmxon_outcome){.end = VMXON_END_HALTED, .cpu = machine->running, .text = "halted for ever"};
     return PROGRESS_STOP;
 }
 

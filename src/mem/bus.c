@@ -23,8 +23,7 @@ static void insert_region(struct bus_region *regions, unsigned *count, const str
     unsigned at = *count;
     while (at > 0 && regions[at - 1].start > region->start)
         at--;
-    ASSERT(at == 0 || region->start - regions[at - 1].start >= regions[at - 1].size,
-           "two bus regions overlap");
+    ASSERT(at == 0 || region->start - regions[at - 1].start >= regions[at - 1].size, "two bus regions overlap");
     ASSERT(at == *count || regions[at].start - region->start >= region->size, "two bus regions overlap");
     memmove(&regions[at + 1], &regions[at], (*count - at) * sizeof *regions);
     regions[at] = *region;
@@ -62,10 +61,7 @@ static const struct bus_region *find_region(const struct bus_region *regions, un
 }
 
 // All ones in the low `size` bytes.
-static uint64_t size_mask(unsigned size)
-{
-    return ~(uint64_t)0 >> (64 - 8 * size);
-}
+static uint64_t size_mask(unsigned size) { return ~(uint64_t)0 >> (64 - 8 * size); }
 
 static uint64_t regions_read(const struct bus_region *regions, unsigned count, uint64_t address, unsigned size)
 {
@@ -108,7 +104,8 @@ void bus_port_write(struct bus *bus, uint16_t port, unsigned size, uint64_t valu
 
 void bus_set_window(struct bus *bus, const struct bus_region *region)
 {
-    ASSERT(((region->start | region->size) & PAGE_OFFSET_MASK) == 0, "the window is whole pages, so no access crosses its edge");
+    ASSERT(((region->start | region->size) & PAGE_OFFSET_MASK) == 0,
+           "the window is whole pages, so no access crosses its edge");
     bus->window = *region;
 }
 

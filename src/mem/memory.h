@@ -10,10 +10,10 @@
 
 #include "base/types.h"
 
-#define MEMORY_HOLE_START 0xC0000000u       // RAM below 4 GiB ends here at the latest
-#define MEMORY_HIGH_START ((hpa_t)1 << 32)  // RAM above the hole starts here
-#define MEMORY_MAX_SIZE ((uint64_t)1 << 38) // largest accepted size, bytes
-#define MEMORY_ROM_PAGES 0
+#define MEMORY_HOLE_START 0xC0000000u         // RAM below 4 GiB ends here at the latest
+#define MEMORY_HIGH_START ((hpa_t)1 << 32)    // RAM above the hole starts here
+#define MEMORY_MAX_SIZE   ((uint64_t)1 << 38) // largest accepted size, bytes
+#define MEMORY_ROM_PAGES  0
 
 enum page_flag {
     PAGE_DIRTY = 1 << 0, // written since last cleared
@@ -21,10 +21,10 @@ enum page_flag {
 };
 
 struct memory {
-    uint8_t *ram;         // low_size + high_size bytes, page aligned, zero at start
-    uint64_t low_size;    // bytes of RAM from physical address 0
-    uint64_t high_size;   // bytes of RAM from MEMORY_HIGH_START
-    uint8_t *page_flags;  // one byte of enum page_flag a RAM page, indexed by page of `ram`
+    uint8_t *ram;        // low_size + high_size bytes, page aligned, zero at start
+    uint64_t low_size;   // bytes of RAM from physical address 0
+    uint64_t high_size;  // bytes of RAM from MEMORY_HIGH_START
+    uint8_t *page_flags; // one byte of enum page_flag a RAM page, indexed by page of `ram`
     // Called before a page with PAGE_CODE is written, with the written range.
     void (*code_written)(void *owner, hpa_t address, unsigned size);
     void *code_owner;
@@ -32,8 +32,8 @@ struct memory {
 
 enum memory_status {
     MEMORY_OK,
-    MEMORY_BAD_SIZE,  // zero, not a multiple of 4 KiB, or above MEMORY_MAX_SIZE
-    MEMORY_NO_HOST,   // the host cannot map so much
+    MEMORY_BAD_SIZE, // zero, not a multiple of 4 KiB, or above MEMORY_MAX_SIZE
+    MEMORY_NO_HOST,  // the host cannot map so much
 };
 
 // Creates `size` bytes of zeroed RAM (size: multiple of 4 KiB). Pages cost the host nothing until touched.

@@ -145,8 +145,7 @@ enum mmu_status mmu_translate(struct mmu *mmu, gva_t gva, enum mmu_access access
     mmu->last_access = access;
     if (unlikely(!mmu->context))
         tlb_resolve_contexts(mmu); // before the lookup: global pages may still be there
-    if (tlb_matches(mmu, entry, gva & PAGE_FRAME_MASK) &&
-        cached_rights_allow(mmu, entry->flags, access, mode)) {
+    if (tlb_matches(mmu, entry, gva & PAGE_FRAME_MASK) && cached_rights_allow(mmu, entry->flags, access, mode)) {
         *hpa = entry->frame | (gva & PAGE_OFFSET_MASK);
         return MMU_OK;
     }
@@ -240,14 +239,14 @@ static void derive_from_control(struct mmu *mmu)
 }
 
 // The bits outside CR3 that anything here depends on.
-#define CR0_RELEVANT (CR0_PG | CR0_WP)
-#define CR4_RELEVANT (CR4_PSE | CR4_PAE | CR4_PGE | CR4_LA57 | CR4_PCIDE | CR4_SMEP | CR4_SMAP)
+#define CR0_RELEVANT  (CR0_PG | CR0_WP)
+#define CR4_RELEVANT  (CR4_PSE | CR4_PAE | CR4_PGE | CR4_LA57 | CR4_PCIDE | CR4_SMEP | CR4_SMAP)
 #define EFER_RELEVANT (EFER_LMA | EFER_NXE)
 
 void mmu_set_control(struct mmu *mmu, uint64_t cr0, uint64_t cr3, uint64_t cr4, uint64_t efer)
 {
-    bool controls_change = ((mmu->cr0 ^ cr0) & CR0_RELEVANT) || ((mmu->cr4 ^ cr4) & CR4_RELEVANT) ||
-                           ((mmu->efer ^ efer) & EFER_RELEVANT);
+    bool controls_change =
+        ((mmu->cr0 ^ cr0) & CR0_RELEVANT) || ((mmu->cr4 ^ cr4) & CR4_RELEVANT) || ((mmu->efer ^ efer) & EFER_RELEVANT);
     bool pcid_change = (cr4 & CR4_PCIDE) && ((mmu->cr3 ^ cr3) & CR3_PCID_MASK);
     mmu->cr0 = cr0;
     mmu->cr3 = cr3;
@@ -269,15 +268,12 @@ void mmu_set_mode(struct mmu *mmu, enum mmu_mode mode)
     mmu->current = mmu->fast[mmu->bank][mode];
 }
 
-void mmu_set_pdptes(struct mmu *mmu, const uint64_t pdpte[4])
-{
-    memcpy(mmu->pdpte, pdpte, sizeof mmu->pdpte);
-}
+void mmu_set_pdptes(struct mmu *mmu, const uint64_t pdpte[4]) { memcpy(mmu->pdpte, pdpte, sizeof mmu->pdpte); }
 
 void mmu_set_vm(struct mmu *mmu, uint16_t vpid, bool ept_enabled, uint64_t eptp)
 {
-    bool change = mmu->vpid != vpid || mmu->ept_enabled != ept_enabled ||
-                  (ept_enabled && ((mmu->eptp ^ eptp) & BITS(51, 12)));
+    bool change =
+        mmu->vpid != vpid || mmu->ept_enabled != ept_enabled || (ept_enabled && ((mmu->eptp ^ eptp) & BITS(51, 12)));
     mmu->vpid = vpid;
     mmu->ept_enabled = ept_enabled;
     mmu->eptp = eptp;

@@ -5,21 +5,21 @@
 #include "mmu/mmu.h"
 
 // Guest paging-structure entries (SDM 3A 4.3 to 4.5).
-#define PTE_PRESENT BIT(0)
-#define PTE_WRITABLE BIT(1)
-#define PTE_USER BIT(2)
-#define PTE_ACCESSED BIT(5)
-#define PTE_DIRTY BIT(6)
-#define PTE_LARGE BIT(7) // PS; in an entry that maps a 4-KByte page it is the PAT bit
-#define PTE_GLOBAL BIT(8)
-#define PTE_NO_EXECUTE BIT(63)
+#define PTE_PRESENT       BIT(0)
+#define PTE_WRITABLE      BIT(1)
+#define PTE_USER          BIT(2)
+#define PTE_ACCESSED      BIT(5)
+#define PTE_DIRTY         BIT(6)
+#define PTE_LARGE         BIT(7) // PS; in an entry that maps a 4-KByte page it is the PAT bit
+#define PTE_GLOBAL        BIT(8)
+#define PTE_NO_EXECUTE    BIT(63)
 #define PDE32_RESERVED_4M BIT(21)
-#define CR3_PAE_TABLE BITS(31, 5)
+#define CR3_PAE_TABLE     BITS(31, 5)
 
-#define SHIFT_4K 12
-#define SHIFT_2M 21
-#define SHIFT_4M 22
-#define SHIFT_1G 30
+#define SHIFT_4K   12
+#define SHIFT_2M   21
+#define SHIFT_4M   22
+#define SHIFT_1G   30
 #define SHIFT_PML4 39
 #define SHIFT_PML5 48
 
@@ -28,14 +28,14 @@ struct guest_walk {
     gva_t gva;
     enum mmu_access access;
     enum mmu_mode mode;
-    unsigned count;         // entries used, root first
-    unsigned entry_size;    // 4 or 8 bytes
+    unsigned count;      // entries used, root first
+    unsigned entry_size; // 4 or 8 bytes
     gpa_t entry_gpa[5];
     hpa_t entry_hpa[5];
     uint64_t entry[5];
     // Result.
-    gpa_t gpa;              // guest-physical address of the 4-KByte frame
-    uint16_t flags;         // the guest part of enum tlb_flag
+    gpa_t gpa;      // guest-physical address of the 4-KByte frame
+    uint16_t flags; // the guest part of enum tlb_flag
 };
 
 // Walks the guest's tables, judges the access and sets accessed and dirty flags. Requires paging on.
@@ -63,10 +63,7 @@ static inline uint64_t entry_reserved_4m(const struct mmu *mmu, uint64_t entry)
     return entry & reserved;
 }
 
-static inline uint64_t frame_4m(uint64_t entry)
-{
-    return (entry & BITS(31, 22)) | (bits_get(entry, 20, 13) << 32);
-}
+static inline uint64_t frame_4m(uint64_t entry) { return (entry & BITS(31, 22)) | (bits_get(entry, 20, 13) << 32); }
 
 // Root table of 4- and 5-level paging and of 32-bit paging, and the shift of its entries; PAE starts at a PDPTE register.
 static inline uint64_t root_table(const struct mmu *mmu)
@@ -80,8 +77,7 @@ enum mmu_status physical_translate(struct mmu *mmu, gpa_t gpa, unsigned access,
                                    const struct tlb_guest_physical **mapping, struct mmu_fault *fault);
 
 // True if the guest rights in `flags` allow the access (SDM 3A 4.6 "Access Rights").
-static inline bool guest_rights_allow(const struct mmu *mmu, unsigned flags, enum mmu_access access,
-                                      enum mmu_mode mode)
+static inline bool guest_rights_allow(const struct mmu *mmu, unsigned flags, enum mmu_access access, enum mmu_mode mode)
 {
     unsigned controls = mmu->controls;
     if (mode == MMU_USER) {
@@ -113,8 +109,7 @@ static inline bool cached_rights_allow(const struct mmu *mmu, unsigned flags, en
 // True if the entry translates the page in the current context.
 static inline bool tlb_matches(const struct mmu *mmu, const struct tlb_entry *entry, gva_t page)
 {
-    return entry->page == page &&
-           (entry->context == mmu->linear_context || entry->context == mmu->global_context);
+    return entry->page == page && (entry->context == mmu->linear_context || entry->context == mmu->global_context);
 }
 
 // Recomputes the current context numbers from (VPID, PCID, EPTRTA), after any of them changed.
@@ -128,10 +123,7 @@ void tlb_forget_page(struct mmu *mmu, gva_t gva);
 // Forgets every cached translation of any kind.
 void tlb_wipe(struct mmu *mmu);
 
-static inline void code_forget(struct mmu *mmu)
-{
-    mmu->code.page = UINT64_MAX;
-}
+static inline void code_forget(struct mmu *mmu) { mmu->code.page = UINT64_MAX; }
 
 // The fast tag number of the current contexts and controls.
 uint64_t fast_tag(struct mmu *mmu);

@@ -23,8 +23,7 @@ static bool probe_64(const struct mmu *mmu, gva_t gva, gpa_t table, unsigned shi
 {
     for (;; shift -= 9) {
         uint64_t entry;
-        if (!probe_entry(mmu, table | (((gva >> shift) & 0x1FF) << 3), 8, &entry) ||
-            entry_reserved(mmu, entry, shift))
+        if (!probe_entry(mmu, table | (((gva >> shift) & 0x1FF) << 3), 8, &entry) || entry_reserved(mmu, entry, shift))
             return false;
         if (shift == SHIFT_4K || (entry & PTE_LARGE)) {
             *gpa = (entry & BITS(51, shift)) | (gva & BITS(shift - 1, 0));
@@ -52,18 +51,14 @@ static bool probe_32bit(const struct mmu *mmu, gva_t gva, gpa_t *gpa)
 static bool probe_guest(const struct mmu *mmu, gva_t gva, gpa_t *gpa)
 {
     switch (mmu->paging) {
-    case PAGING_4LEVEL:
-        return probe_64(mmu, gva, root_table(mmu), SHIFT_PML4, gpa);
-    case PAGING_5LEVEL:
-        return probe_64(mmu, gva, root_table(mmu), SHIFT_PML5, gpa);
+    case PAGING_4LEVEL: return probe_64(mmu, gva, root_table(mmu), SHIFT_PML4, gpa);
+    case PAGING_5LEVEL: return probe_64(mmu, gva, root_table(mmu), SHIFT_PML5, gpa);
     case PAGING_PAE: {
         uint64_t pdpte = mmu->pdpte[bits_get(gva, 31, 30)];
         return (pdpte & PTE_PRESENT) && probe_64(mmu, gva, pdpte & BITS(51, 12), SHIFT_2M, gpa);
     }
-    case PAGING_32BIT:
-        return probe_32bit(mmu, gva, gpa);
-    case PAGING_OFF:
-        break;
+    case PAGING_32BIT: return probe_32bit(mmu, gva, gpa);
+    case PAGING_OFF: break;
     }
     *gpa = gva;
     return true;

@@ -17,15 +17,9 @@ static uint16_t current_pcid(const struct mmu *mmu)
     return mmu->cr4 & CR4_PCIDE ? (uint16_t)(mmu->cr3 & CR3_PCID_MASK) : 0;
 }
 
-static uint64_t eptrta_of(uint64_t eptp)
-{
-    return (eptp & BITS(51, 12)) | 1;
-}
+static uint64_t eptrta_of(uint64_t eptp) { return (eptp & BITS(51, 12)) | 1; }
 
-static uint64_t current_eptrta(const struct mmu *mmu)
-{
-    return mmu->ept_enabled ? eptrta_of(mmu->eptp) : 0;
-}
+static uint64_t current_eptrta(const struct mmu *mmu) { return mmu->ept_enabled ? eptrta_of(mmu->eptp) : 0; }
 
 static bool context_is(const struct tlb_context *context, uint64_t eptrta, uint16_t vpid, uint16_t pcid)
 {
@@ -100,8 +94,7 @@ void tlb_select_contexts(struct mmu *mmu)
     mmu->global_context =
         mmu->paging == PAGING_OFF ? mmu->linear_context : use_context(mmu, eptrta, mmu->vpid, TLB_ANY_PCID);
     mmu->physical_context = mmu->ept_enabled ? use_context(mmu, eptrta, 0, TLB_NO_LINEAR) : 0;
-    bool resolved =
-        mmu->linear_context && mmu->global_context && (!mmu->ept_enabled || mmu->physical_context);
+    bool resolved = mmu->linear_context && mmu->global_context && (!mmu->ept_enabled || mmu->physical_context);
     mmu->context = resolved ? fast_tag(mmu) : 0;
 }
 
@@ -154,15 +147,9 @@ static unsigned large_page_shift(unsigned flags)
     return flags & TLB_LARGE_1G ? SHIFT_1G : flags & TLB_LARGE_4M ? SHIFT_4M : SHIFT_2M;
 }
 
-static uint64_t region_1g(gva_t gva)
-{
-    return BIT(((gva >> SHIFT_1G) * 0x9E3779B97F4A7C15u) >> 58);
-}
+static uint64_t region_1g(gva_t gva) { return BIT(((gva >> SHIFT_1G) * 0x9E3779B97F4A7C15u) >> 58); }
 
-static unsigned region_2m(gva_t gva)
-{
-    return (unsigned)(((gva >> SHIFT_2M) * 0x9E3779B97F4A7C15u) >> 55);
-}
+static unsigned region_2m(gva_t gva) { return (unsigned)(((gva >> SHIFT_2M) * 0x9E3779B97F4A7C15u) >> 55); }
 _Static_assert(TLB_LARGE_REGIONS == 1 << (64 - 55), "region_2m gives a number below it");
 
 static void note_large(struct mmu *mmu, const struct tlb_entry *entry)
@@ -211,7 +198,7 @@ void tlb_forget_page(struct mmu *mmu, gva_t gva)
 // Which entries a page invalidation is about.
 struct page_scope {
     uint16_t vpid;
-    uint16_t pcid;    // or TLB_ANY_PCID: all of them, and global pages
+    uint16_t pcid; // or TLB_ANY_PCID: all of them, and global pages
     bool globals;
 };
 
@@ -301,8 +288,7 @@ void mmu_invalidate_vpid(struct mmu *mmu, uint16_t vpid, bool keep_globals)
     code_forget(mmu);
     for (unsigned i = 0; i < mmu->contexts_used; i++) {
         struct tlb_context *context = &mmu->contexts[i];
-        if (context->vpid == vpid && context->pcid != TLB_NO_LINEAR &&
-            !(keep_globals && context->pcid == TLB_ANY_PCID))
+        if (context->vpid == vpid && context->pcid != TLB_NO_LINEAR && !(keep_globals && context->pcid == TLB_ANY_PCID))
             invalidate_context(mmu, context);
     }
 }
@@ -335,7 +321,4 @@ void mmu_invalidate_all_epts(struct mmu *mmu)
     }
 }
 
-void mmu_invalidate_everything(struct mmu *mmu)
-{
-    tlb_wipe(mmu);
-}
+void mmu_invalidate_everything(struct mmu *mmu) { tlb_wipe(mmu); }

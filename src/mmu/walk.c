@@ -191,16 +191,11 @@ enum mmu_status walk_guest(struct mmu *mmu, struct guest_walk *walk, struct mmu_
 {
     walk->count = 0;
     switch (mmu->paging) {
-    case PAGING_4LEVEL:
-        return walk_entries_64(mmu, walk, root_table(mmu), SHIFT_PML4, fault);
-    case PAGING_5LEVEL:
-        return walk_entries_64(mmu, walk, root_table(mmu), SHIFT_PML5, fault);
-    case PAGING_PAE:
-        return walk_pae(mmu, walk, fault);
-    case PAGING_32BIT:
-        return walk_32bit(mmu, walk, fault);
-    case PAGING_OFF:
-        break;
+    case PAGING_4LEVEL: return walk_entries_64(mmu, walk, root_table(mmu), SHIFT_PML4, fault);
+    case PAGING_5LEVEL: return walk_entries_64(mmu, walk, root_table(mmu), SHIFT_PML5, fault);
+    case PAGING_PAE: return walk_pae(mmu, walk, fault);
+    case PAGING_32BIT: return walk_32bit(mmu, walk, fault);
+    case PAGING_OFF: break;
     }
     // Linear addresses are guest-physical ones, with every right (SDM 3C 29.3.3.2: user-mode, writable).
     walk->gpa = walk->gva & PAGE_FRAME_MASK;

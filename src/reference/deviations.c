@@ -20,9 +20,9 @@ const char *deviation_reason(unsigned row) { return rows[row].reason; }
 int deviation_find(const struct lockstep *step, const struct difference *difference)
 {
     int row = 0;
-#define DEVIATION(first, last, condition, reason)                                        \
-    if (step->in.op >= OP_##first && step->in.op <= OP_##last && (condition))            \
-        return row;                                                                      \
+#define DEVIATION(first, last, condition, reason)                             \
+    if (step->in.op >= OP_##first && step->in.op <= OP_##last && (condition)) \
+        return row;                                                           \
     row++;
 #include "reference/deviations.def"
 #undef DEVIATION
@@ -34,6 +34,11 @@ bool differ_flags(const struct difference *difference, uint64_t flags)
     return difference->kind == DIFFERENT_FLAGS && ((difference->ours ^ difference->theirs) & ~flags) == 0;
 }
 
+bool differ_x87_status(const struct difference *difference)
+{
+    return difference->kind == DIFFERENT_X87 && difference->index == X87_STATUS && ((difference->ours ^ difference->theirs) & ~0x82FFull) == 0;
+}
+
 bool differ_exception(const struct difference *difference) { return difference->kind == DIFFERENT_EXCEPTION; }
 
 // 16 bytes of the second operand of an SSE instruction; what memory does not give is 0.
@@ -41,7 +46,8 @@ static void get_source(const struct lockstep *step, uint8_t *source)
 {
     memset(source, 0, 16);
     if (step->in.form == FORM_MEM)
-        memcpy(source, step->before.memory + step->operand, op_memory_size(&step->in) < 16 ? op_memory_size(&step->in) : 16);
+        memcpy(source, step->before.memory + step->operand,
+               op_memory_size(&step->in) < 16 ? op_memory_size(&step->in) : 16);
     else
         memcpy(source, &step->before.xmm[step->in.rm & 15], 16);
 }

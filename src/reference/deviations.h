@@ -15,6 +15,8 @@ const char *deviation_reason(unsigned row);
 
 // They differ in these RFLAGS bits only.
 bool differ_flags(const struct difference *difference, uint64_t flags);
+// They differ in exception flags and C1 of the x87 status word only.
+bool differ_x87_status(const struct difference *difference);
 // One executed it, the other raised an exception.
 bool differ_exception(const struct difference *difference);
 // A write of fewer than 64 bits left different bits above them, or a register is different in bits 63:32 only.
@@ -23,7 +25,7 @@ bool differ_upper_half(const struct difference *difference);
 bool nans_meet(const struct lockstep *step);
 // Value of the ModRM.reg field, without extension.
 unsigned modrm_reg(const struct lockstep *step);
-unsigned last_opcode(const struct lockstep *step); // the last opcode byte
+unsigned last_opcode(const struct lockstep *step);       // the last opcode byte
 bool has_rex(const struct lockstep *step, uint8_t bits); // a REX prefix with one of these bits set (0: any)
 uint64_t vex_source(const struct lockstep *step);        // the register that VEX.vvvv names
 // The integer source operand (ModRM.rm) at its size.

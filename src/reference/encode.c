@@ -9,7 +9,13 @@
 static bool is_dropped_prefix(uint8_t byte)
 {
     switch (byte) {
-    case 0x26: case 0x2E: case 0x36: case 0x3E: case 0x64: case 0x65: case 0x67: return true;
+    case 0x26:
+    case 0x2E:
+    case 0x36:
+    case 0x3E:
+    case 0x64:
+    case 0x65:
+    case 0x67: return true;
     default: return false;
     }
 }
@@ -26,8 +32,9 @@ struct encode_layout encode_find(const struct insn *in, const uint8_t *bytes, un
     struct encode_layout layout = {.map = 1};
     unsigned at = 0;
     // A REX prefix that is not the last prefix is ignored by the processor (SDM 2 2.2.1); it counts as one of the legacy prefixes here.
-    while (at < in->length && (is_legacy_prefix(bytes[at]) || (is_rex(bytes[at], code_mode) && at + 1 < in->length &&
-                                                               (is_legacy_prefix(bytes[at + 1]) || is_rex(bytes[at + 1], code_mode)))))
+    while (at < in->length &&
+           (is_legacy_prefix(bytes[at]) || (is_rex(bytes[at], code_mode) && at + 1 < in->length &&
+                                            (is_legacy_prefix(bytes[at + 1]) || is_rex(bytes[at + 1], code_mode)))))
         at++;
     layout.prefixes = at;
     if (in->vex) {
@@ -100,7 +107,8 @@ static unsigned put_absolute(uint8_t *out, unsigned reg, uint32_t address, unsig
     }
 }
 
-unsigned encode_moved(const struct insn *in, const uint8_t *bytes, unsigned code_mode, uint32_t address, uint8_t out[ENCODE_MAX])
+unsigned encode_moved(const struct insn *in, const uint8_t *bytes, unsigned code_mode, uint32_t address,
+                      uint8_t out[ENCODE_MAX])
 {
     if (in->form == FORM_MEM && in->op != OP_LEA)
         return encode_in_memory(in, bytes, code_mode, address, out);
@@ -108,7 +116,8 @@ unsigned encode_moved(const struct insn *in, const uint8_t *bytes, unsigned code
     return in->length;
 }
 
-unsigned encode_in_memory(const struct insn *in, const uint8_t *bytes, unsigned code_mode, uint32_t address, uint8_t out[ENCODE_MAX])
+unsigned encode_in_memory(const struct insn *in, const uint8_t *bytes, unsigned code_mode, uint32_t address,
+                          uint8_t out[ENCODE_MAX])
 {
     struct encode_layout layout = encode_find(in, bytes, code_mode);
     unsigned from = layout.prefixes, to = 0;

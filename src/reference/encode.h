@@ -24,9 +24,11 @@ unsigned encode_displacement(const struct insn *in, const uint8_t *bytes, unsign
 // Copies the `in->length` bytes of an instruction with a memory operand to `out`, its operand moved to `address` (an offset in a
 // segment with base 0; 64-bit code: sign-extended; 16-bit code: the low 16 bits), without segment and address-size prefixes. Returns the new
 // length. Instructions without memory operand, and LEA, are copied as they are.
-unsigned encode_moved(const struct insn *in, const uint8_t *bytes, unsigned code_mode, uint32_t address, uint8_t out[ENCODE_MAX]);
+unsigned encode_moved(const struct insn *in, const uint8_t *bytes, unsigned code_mode, uint32_t address,
+                      uint8_t out[ENCODE_MAX]);
 
 // The same for an instruction whose ModRM.rm names a register: its operand becomes memory.
-unsigned encode_in_memory(const struct insn *in, const uint8_t *bytes, unsigned code_mode, uint32_t address, uint8_t out[ENCODE_MAX]);
+unsigned encode_in_memory(const struct insn *in, const uint8_t *bytes, unsigned code_mode, uint32_t address,
+                          uint8_t out[ENCODE_MAX]);
 
 #endif

@@ -10,24 +10,25 @@ enum { REFERENCE_DATA_SIZE = 0x20000 }; // bytes of an engine's memory, from add
 // What an ordinary instruction may read or write.
 struct reference_state {
     uint64_t gpr[16];
-    uint64_t rflags;          // arithmetic flags, DF, bit 1
+    uint64_t rflags; // arithmetic flags, DF, bit 1
     struct xmm xmm[16];
     uint32_t mxcsr;
     uint16_t fpu_control, fpu_status, fpu_tag;
-    uint8_t st[8][10];        // physical registers
-    uint8_t memory[576];      // the memory operand
-    unsigned memory_size;     // bytes, 0: none
-    uint32_t memory_address;  // 0: the operand is the one that ModRM or moffs names, and is moved. Otherwise the instruction is run
-                              // as it is, with `memory` at this address of the engine (below REFERENCE_DATA_SIZE).
+    uint8_t st[8][10];    // physical registers
+    uint8_t memory[576];  // the memory operand
+    unsigned memory_size; // bytes, 0: none
+    uint32_t
+        memory_address; // 0: the operand is the one that ModRM or moffs names, and is moved. Otherwise the instruction is run
+                        // as it is, with `memory` at this address of the engine (below REFERENCE_DATA_SIZE).
 };
 
 struct lockstep {
     struct insn in;
     uint8_t bytes[INSN_MAX_LENGTH];
-    unsigned code_size;       // enum code_mode
+    unsigned code_size; // enum code_mode
     uint64_t next_rip;
-    gva_t linear;             // of before.memory
-    unsigned operand;         // offset in before.memory of the operand that ModRM names
+    gva_t linear;     // of before.memory
+    unsigned operand; // offset in before.memory of the operand that ModRM names
     struct reference_state before, after;
 };
 struct lockstep *reference_lockstep(struct reference *reference);
@@ -57,11 +58,12 @@ enum difference_kind {
 };
 struct difference {
     enum difference_kind kind;
-    unsigned index;           // register number; byte of memory
-    uint64_t ours, theirs;    // flags: only those that are defined. Exceptions: vector + 1, 0 none
+    unsigned index;        // register number; byte of memory
+    uint64_t ours, theirs; // flags: only those that are defined. Exceptions: vector + 1, 0 none
 };
 // The first difference between two states after step->in; MXCSR is compared last.
-struct difference lockstep_compare(const struct lockstep *step, const struct reference_state *ours, const struct reference_state *theirs);
+struct difference lockstep_compare(const struct lockstep *step, const struct reference_state *ours,
+                                   const struct reference_state *theirs);
 // Its description: "RAX is 0x1 here and 0x2 on <who>".
 void lockstep_describe(const struct difference *difference, const char *who, char *text, size_t size);
 

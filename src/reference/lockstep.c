@@ -16,11 +16,32 @@ static bool is_ordinary(const struct insn *in)
         return false;
     switch (in->op) {
     // Implicit memory operands, or what the engine's own environment decides.
-    case OP_PUSH: case OP_POP: case OP_PUSHA: case OP_POPA: case OP_PUSHF: case OP_POPF: case OP_ENTER: case OP_LEAVE:
-    case OP_XLAT: case OP_MOVS: case OP_STOS: case OP_LODS: case OP_SCAS: case OP_CMPS: case OP_INS: case OP_OUTS:
-    case OP_MASKMOVDQU: case OP_MASKMOVQ: case OP_LDMXCSR: case OP_STMXCSR: case OP_PUSH_SREG: case OP_POP_SREG:
-    case OP_MOV_FROM_SREG: case OP_MOV_TO_SREG: case OP_BOUND: case OP_ARPL:
-        return false;
+    case OP_PUSH:
+    case OP_POP:
+    case OP_PUSHA:
+    case OP_POPA:
+    case OP_PUSHF:
+    case OP_POPF:
+    case OP_ENTER:
+    case OP_LEAVE:
+    case OP_XLAT:
+    case OP_MOVS:
+    case OP_STOS:
+    case OP_LODS:
+    case OP_SCAS:
+    case OP_CMPS:
+    case OP_INS:
+    case OP_OUTS:
+    case OP_MASKMOVDQU:
+    case OP_MASKMOVQ:
+    case OP_LDMXCSR:
+    case OP_STMXCSR:
+    case OP_PUSH_SREG:
+    case OP_POP_SREG:
+    case OP_MOV_FROM_SREG:
+    case OP_MOV_TO_SREG:
+    case OP_BOUND:
+    case OP_ARPL: return false;
     case OP_LEA: return in->base != REG_RIP; // its operand is an address, which is not moved
     default: return true;
     }
@@ -29,7 +50,10 @@ static bool is_ordinary(const struct insn *in)
 int64_t reference_operand_shift(const struct insn *in, const struct reference_state *state)
 {
     switch (in->op) {
-    case OP_BT: case OP_BTS: case OP_BTR: case OP_BTC: break;
+    case OP_BT:
+    case OP_BTS:
+    case OP_BTR:
+    case OP_BTC: break;
     default: return 0;
     }
     if (in->form != FORM_MEM || in->has_imm)
@@ -113,12 +137,6 @@ static unsigned abridged_tag(uint16_t tag)
 
 static struct difference compare_x87(const struct reference_state *ours, const struct reference_state *theirs)
 {
-    if (ours->fpu_control != theirs->fpu_control)
-        return different(DIFFERENT_X87, 8, ours->fpu_control, theirs->fpu_control);
-    if (ours->fpu_status != theirs->fpu_status)
-        return different(DIFFERENT_X87, 9, ours->fpu_status, theirs->fpu_status);
-    if (abridged_tag(ours->fpu_tag) != abridged_tag(theirs->fpu_tag))
-        return different(DIFFERENT_X87, 10, abridged_tag(ours->fpu_tag), abridged_tag(theirs->fpu_tag));
     for (unsigned i = 0; i < 8; i++) {
         uint64_t a, b;
         memcpy(&a, ours->st[i], 8);
@@ -126,12 +144,20 @@ static struct difference compare_x87(const struct reference_state *ours, const s
         if (a != b)
             return different(DIFFERENT_X87, i, a, b);
         if (memcmp(ours->st[i] + 8, theirs->st[i] + 8, 2) != 0)
-            return different(DIFFERENT_X87, i + 16, ours->st[i][8] | ours->st[i][9] << 8u, theirs->st[i][8] | theirs->st[i][9] << 8u);
+            return different(DIFFERENT_X87, X87_EXPONENT + i, ours->st[i][8] | ours->st[i][9] << 8u,
+                             theirs->st[i][8] | theirs->st[i][9] << 8u);
     }
+    if (ours->fpu_control != theirs->fpu_control)
+        return different(DIFFERENT_X87, X87_CONTROL, ours->fpu_control, theirs->fpu_control);
+    if (ours->fpu_status != theirs->fpu_status)
+        return different(DIFFERENT_X87, X87_STATUS, ours->fpu_status, theirs->fpu_status);
+    if (abridged_tag(ours->fpu_tag) != abridged_tag(theirs->fpu_tag))
+        return different(DIFFERENT_X87, X87_TAG, abridged_tag(ours->fpu_tag), abridged_tag(theirs->fpu_tag));
     return (struct difference){0};
 }
 
-struct difference lockstep_compare(const struct lockstep *step, const struct reference_state *ours, const struct reference_state *theirs)
+struct difference lockstep_compare(const struct lockstep *step, const struct reference_state *ours,
+                                   const struct reference_state *theirs)
 {
     for (unsigned i = 0; i < 16; i++) {
         if (ours->gpr[i] != theirs->gpr[i])
@@ -166,7 +192,8 @@ void lockstep_describe(const struct difference *difference, const char *who, cha
     char what[32];
     switch (difference->kind) {
     case DIFFERENT_EXCEPTION:
-        snprintf(text, size, "exception %d here and %d on %s (-1: none)", (int)difference->ours - 1, (int)difference->theirs - 1, who);
+        snprintf(text, size, "exception %d here and %d on %s (-1: none)", (int)difference->ours - 1,
+                 (int)difference->theirs - 1, who);
         return;
     case DIFFERENT_GPR: snprintf(what, sizeof what, "%s", gprs[difference->index]); break;
     case DIFFERENT_FLAGS: snprintf(what, sizeof what, "RFLAGS"); break;
@@ -174,14 +201,15 @@ void lockstep_describe(const struct difference *difference, const char *who, cha
     case DIFFERENT_MEMORY: snprintf(what, sizeof what, "byte %u of the memory operand", difference->index); break;
     case DIFFERENT_MXCSR: snprintf(what, sizeof what, "MXCSR"); break;
     case DIFFERENT_X87:
-        if (difference->index >= 8 && difference->index < 11)
-            snprintf(what, sizeof what, "%s", controls[difference->index - 8]);
+        if (difference->index >= X87_CONTROL && difference->index <= X87_TAG)
+            snprintf(what, sizeof what, "%s", controls[difference->index - X87_CONTROL]);
         else
             snprintf(what, sizeof what, "R%u (x87)", difference->index & 7);
         break;
     default: snprintf(what, sizeof what, "nothing"); break;
     }
-    snprintf(text, size, "%s is 0x%" PRIx64 " here and 0x%" PRIx64 " on %s", what, difference->ours, difference->theirs, who);
+    snprintf(text, size, "%s is 0x%" PRIx64 " here and 0x%" PRIx64 " on %s", what, difference->ours, difference->theirs,
+             who);
 }
 
 bool reference_lockstep_after(struct reference *reference, struct cpu *cpu, char *text, size_t size)
@@ -202,6 +230,7 @@ bool reference_lockstep_after(struct reference *reference, struct cpu *cpu, char
     for (unsigned i = 0; i < step->in.length; i++)
         snprintf(bytes + 3 * i, 4, " %02x", step->bytes[i]);
     lockstep_describe(&difference, "the reference executor", what, sizeof what);
-    snprintf(text, size, "lockstep: %s (%s) before RIP 0x%" PRIx64 ": %s", op_name(step->in.op), bytes + 1, step->next_rip, what);
+    snprintf(text, size, "lockstep: %s (%s) before RIP 0x%" PRIx64 ": %s", op_name(step->in.op), bytes + 1,
+             step->next_rip, what);
     return false;
 }

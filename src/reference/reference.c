@@ -32,10 +32,10 @@ enum {
 
 struct engine {
     uc_engine *uc;
-    uint8_t *arena;                            // the engine's memory, ARENA_SIZE bytes
+    uint8_t *arena; // the engine's memory, ARENA_SIZE bytes
     unsigned slots_used;
-    uint16_t code_segment;                     // 16-bit code: the engine's CS, with base CS * 16
-    uint16_t hash[HASH_SIZE];                  // slot number + 1 by the hash of its bytes; 0: free
+    uint16_t code_segment;    // 16-bit code: the engine's CS, with base CS * 16
+    uint16_t hash[HASH_SIZE]; // slot number + 1 by the hash of its bytes; 0: free
 };
 
 struct reference {
@@ -141,8 +141,9 @@ static void get_gprs(uc_engine *uc, struct reference_state *state, unsigned code
     state->rflags = rflags;
 }
 
-static int vector_ids[] = {UC_X86_REG_XMM0,  UC_X86_REG_XMM1,  UC_X86_REG_XMM2,  UC_X86_REG_XMM3,  UC_X86_REG_XMM4,  UC_X86_REG_XMM5,
-                           UC_X86_REG_XMM6,  UC_X86_REG_XMM7,  UC_X86_REG_XMM8,  UC_X86_REG_XMM9,  UC_X86_REG_XMM10, UC_X86_REG_XMM11,
+static int vector_ids[] = {UC_X86_REG_XMM0,  UC_X86_REG_XMM1,  UC_X86_REG_XMM2,  UC_X86_REG_XMM3,
+                           UC_X86_REG_XMM4,  UC_X86_REG_XMM5,  UC_X86_REG_XMM6,  UC_X86_REG_XMM7,
+                           UC_X86_REG_XMM8,  UC_X86_REG_XMM9,  UC_X86_REG_XMM10, UC_X86_REG_XMM11,
                            UC_X86_REG_XMM12, UC_X86_REG_XMM13, UC_X86_REG_XMM14, UC_X86_REG_XMM15};
 
 static void put_vectors(uc_engine *uc, const struct reference_state *state)
@@ -214,15 +215,21 @@ static void clear_rex_extensions(const struct insn *in, uint8_t *bytes, unsigned
         return;
     bool reg = true, rm = in->form == FORM_REG;
     switch (in->op) {
-    case OP_CVTPI2PS: case OP_CVTPI2PD: case OP_MOVQ2DQ: reg = false; break;
-    case OP_CVTPS2PI: case OP_CVTPD2PI: case OP_CVTTPS2PI: case OP_CVTTPD2PI: case OP_MOVDQ2Q: rm = false; break;
+    case OP_CVTPI2PS:
+    case OP_CVTPI2PD:
+    case OP_MOVQ2DQ: reg = false; break;
+    case OP_CVTPS2PI:
+    case OP_CVTPD2PI:
+    case OP_CVTTPS2PI:
+    case OP_CVTTPD2PI:
+    case OP_MOVDQ2Q: rm = false; break;
     case OP_MMX:
-        reg = opcode != 0xC5 && opcode != 0xD7;                  // PEXTRW, PMOVMSKB
+        reg = opcode != 0xC5 && opcode != 0xD7;                        // PEXTRW, PMOVMSKB
         rm = rm && opcode != 0x6E && opcode != 0x7E && opcode != 0xC4; // MOVD, PINSRW
         break;
     default: break;
     }
-    *rex &= (uint8_t)~((reg ? 4 : 0) | (rm ? 1 : 0));
+    *rex &= (uint8_t) ~((reg ? 4 : 0) | (rm ? 1 : 0));
 }
 
 // The address of a slot with these bytes. 0: the engine cannot be made.
@@ -323,7 +330,10 @@ void reference_state_from(struct reference_state *state, const struct cpu *cpu)
     }
 }
 
-static void store_vectors(const struct reference_state *state, struct cpu *cpu) { memcpy(cpu->xmm, state->xmm, sizeof state->xmm); }
+static void store_vectors(const struct reference_state *state, struct cpu *cpu)
+{
+    memcpy(cpu->xmm, state->xmm, sizeof state->xmm);
+}
 
 // The MMX register that the instruction writes, -1: none.
 static int mmx_written(const struct insn *in, const uint8_t *bytes, unsigned code_size)
@@ -331,7 +341,11 @@ static int mmx_written(const struct insn *in, const uint8_t *bytes, unsigned cod
     struct encode_layout layout = encode_find(in, bytes, code_size);
     uint8_t opcode = bytes[layout.opcode];
     switch (in->op) {
-    case OP_CVTPI2PS: case OP_CVTPI2PD: case OP_MOVQ2DQ: case OP_EMMS: case OP_MASKMOVQ: return -1;
+    case OP_CVTPI2PS:
+    case OP_CVTPI2PD:
+    case OP_MOVQ2DQ:
+    case OP_EMMS:
+    case OP_MASKMOVQ: return -1;
     case OP_MMX:
         if (opcode == 0xC5 || opcode == 0xD7 || opcode == 0x7E || opcode == 0xE7) // PEXTRW, PMOVMSKB, MOVD, MOVNTQ
             return -1;

@@ -9,14 +9,24 @@ static inline uint64_t undefined_flags(const struct insn *in, uint64_t rcx)
 {
     uint64_t flags = 0;
     switch (in->op) {
-#define UNDEFINED(op, undefined) \
-    case OP_##op: flags = RFLAGS_##undefined; break;
+#define UNDEFINED(op, undefined)    \
+    case OP_##op:                   \
+        flags = RFLAGS_##undefined; \
+        break;
 #include "reference/undefined_flags.def"
 #undef UNDEFINED
     default: return 0;
     }
     switch (in->op) {
-    case OP_SHL: case OP_SHR: case OP_SAR: case OP_ROL: case OP_ROR: case OP_RCL: case OP_RCR: case OP_SHLD: case OP_SHRD: {
+    case OP_SHL:
+    case OP_SHR:
+    case OP_SAR:
+    case OP_ROL:
+    case OP_ROR:
+    case OP_RCL:
+    case OP_RCR:
+    case OP_SHLD:
+    case OP_SHRD: {
         unsigned bits = 8u << in->size_log2;
         unsigned count = (unsigned)(in->has_imm ? (uint64_t)in->imm : rcx) & (bits == 64 ? 63 : 31);
         if (count == 0)

@@ -35,11 +35,15 @@ struct vmx_caps {
 };
 
 // Masks of the bits and bit fields of capability_bits.def: VMX_MISC_STORE_LMA, VMX_EPT_VPID_CAP_INVEPT and so on.
-#define CAPABILITY_BIT(msr, high, low, name, title, implemented) static const uint64_t VMX_##msr##_##name = BITS(high, low);
+#define CAPABILITY_BIT(msr, high, low, name, title, implemented) \
+    static const uint64_t VMX_##msr##_##name = BITS(high, low);
 #include "vmx/capability_bits.def"
 #undef CAPABILITY_BIT
 // What a bit field of an MSR holds.
-static inline uint64_t vmx_capability_field(uint64_t msr, uint64_t mask) { return (msr & mask) >> __builtin_ctzll(mask); }
+static inline uint64_t vmx_capability_field(uint64_t msr, uint64_t mask)
+{
+    return (msr & mask) >> __builtin_ctzll(mask);
+}
 
 // Fills caps for a profile name ("skylake"). maxphyaddr: 32 to 52 bits. False: no such profile.
 bool vmx_caps_init(struct vmx_caps *caps, const char *profile, unsigned maxphyaddr);

@@ -18,7 +18,8 @@ static uint64_t checked_rflags(const struct vmcs_region *vmcs)
 }
 
 // Fields from `first` up to but without `end`.
-static bool same_fields(const struct entry_memo *memo, const struct vmcs_region *vmcs, enum vmcs_field first, enum vmcs_field end)
+static bool same_fields(const struct entry_memo *memo, const struct vmcs_region *vmcs, enum vmcs_field first,
+                        enum vmcs_field end)
 {
     return memcmp(memo->field + first, vmcs->field + first, (size_t)(end - first) * sizeof memo->field[0]) == 0;
 }

@@ -10,8 +10,8 @@
 
 struct entry_memo {
     bool valid;
-    uint64_t efer;                     // of the processor at the time
-    uint64_t field[VMCS_FIELD_COUNT];  // RFLAGS without its arithmetic flags
+    uint64_t efer;                    // of the processor at the time
+    uint64_t field[VMCS_FIELD_COUNT]; // RFLAGS without its arithmetic flags
 };
 
 // True if all checks would hold for this context, because they held for the same values before.

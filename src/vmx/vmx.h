@@ -19,7 +19,7 @@ enum vmx_exit_reason {
 
 // What made the last VM entry or VMX instruction fail, for the explanation printed to the user.
 struct vmx_failure {
-    int check_id;              // enum entry_check_id, or -1
+    int check_id;               // enum entry_check_id, or -1
     unsigned instruction_error; // VM-instruction error number, or 0
 };
 
@@ -39,19 +39,20 @@ struct vmx {
     bool virtual_nmi_blocking;
     uint64_t tsc_offset;         // 0 unless TSC offsetting is in use
     cycle_t preemption_deadline; // cycle at which the VMX-preemption timer reaches 0; UINT64_MAX: not running
-    uint64_t pause_first, pause_last; // PAUSE-loop exiting: TSC of the first and the last PAUSE of the present loop at CPL 0
-    bool pause_loop;             // a loop has begun
-    struct event injecting;      // the event being injected by VM entry (delivery is "during" it)
+    uint64_t pause_first,
+        pause_last;         // PAUSE-loop exiting: TSC of the first and the last PAUSE of the present loop at CPL 0
+    bool pause_loop;        // a loop has begun
+    struct event injecting; // the event being injected by VM entry (delivery is "during" it)
     bool is_injecting;
-    bool has_rtm, has_sgx;       // CPUID of the profile; entry checks depend on them
+    bool has_rtm, has_sgx; // CPUID of the profile; entry checks depend on them
 
     // Statistics.
     uint64_t entries, entry_failures, instruction_failures;
     uint64_t exits[EXIT_REASON_COUNT];
-    struct entry_memo memo;      // derived: what the entry checks last accepted
+    struct entry_memo memo; // derived: what the entry checks last accepted
     struct vmx_failure last_failure;
     // VMX abort: the machine stops with exit status 6.
-    unsigned abort;              // abort indicator, 0: none
+    unsigned abort; // abort indicator, 0: none
 };
 
 // Connects VMX to a vCPU: sets cpu->vmx and cpu->vmx_ops. `vmx` is owned by the caller.
@@ -65,7 +66,7 @@ cycle_t vmx_next_event(const struct cpu *cpu);
 // Computes again what derives from current_pointer and the state of operation (host pointers, intercepts): after a snapshot was restored.
 void vmx_rebind(struct cpu *cpu);
 
-const char *vmx_exit_reason_name(unsigned reason);          // basic reason 0..85; NULL: unused number
-const char *vmx_instruction_error_text(unsigned error);     // NULL: unused number
+const char *vmx_exit_reason_name(unsigned reason);      // basic reason 0..85; NULL: unused number
+const char *vmx_instruction_error_text(unsigned error); // NULL: unused number
 
 #endif

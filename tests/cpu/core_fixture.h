@@ -36,7 +36,8 @@ static inline void core_poke(struct core *core, hpa_t address, const void *bytes
 static inline void core_map(struct core *core, bool small_pages)
 {
     const uint64_t rights = 7;
-    uint64_t *pml4 = (uint64_t *)(core->memory.ram + CORE_TABLES), *pdpt = pml4 + 512, *pd = pml4 + 1024, *pt = pml4 + 1536;
+    uint64_t *pml4 = (uint64_t *)(core->memory.ram + CORE_TABLES), *pdpt = pml4 + 512, *pd = pml4 + 1024,
+             *pt = pml4 + 1536;
     pml4[0] = (CORE_TABLES + 0x1000) | rights;
     pdpt[0] = (CORE_TABLES + 0x2000) | rights;
     for (uint64_t i = 0; i < 512; i++)
@@ -60,7 +61,8 @@ static inline void core_long_mode(struct core *core, bool small_pages)
     struct cpu *cpu = &core->cpu;
     core_map(core, small_pages);
     core_segments(cpu, 0xA09B, 0xC093);
-    cpu_load_control_registers(cpu, CR0_PE | CR0_PG | CR0_ET | CR0_NE | CR0_WP, CORE_TABLES, CR4_PAE | CR4_OSFXSR, EFER_LME | EFER_LMA | EFER_NXE);
+    cpu_load_control_registers(cpu, CR0_PE | CR0_PG | CR0_ET | CR0_NE | CR0_WP, CORE_TABLES, CR4_PAE | CR4_OSFXSR,
+                               EFER_LME | EFER_LMA | EFER_NXE);
     cpu_update_mode(cpu);
 }
 

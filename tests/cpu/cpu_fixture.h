@@ -14,29 +14,45 @@
 #include "cpu/profile.h"
 #include "cpu/system.h"
 
-#define GDT 0x1000u
-#define IDT 0x2000u
-#define TSS 0x3000u
-#define TSS2 0x3400u
-#define HANDLERS 0x8000u
-#define CODE 0x20000u
-#define DATA 0x28000u
-#define STACK3 0x30000u
-#define STACK0 0x31000u
-#define STACK1 0x32000u
+#define GDT       0x1000u
+#define IDT       0x2000u
+#define TSS       0x3000u
+#define TSS2      0x3400u
+#define HANDLERS  0x8000u
+#define CODE      0x20000u
+#define DATA      0x28000u
+#define STACK3    0x30000u
+#define STACK0    0x31000u
+#define STACK1    0x32000u
 #define STACK_IST 0x33000u
-#define TABLES 0x100000u
+#define TABLES    0x100000u
 
 enum { // selectors
-    CODE0 = 0x08, DATA0 = 0x10, CODE3 = 0x1B, DATA3 = 0x23, TSS_A = 0x28, CODE16 = 0x38, CONFORMING = 0x40, GATE = 0x48,
-    TSS_B = 0x58, LDT = 0x60, CODE1 = 0x71, DATA1 = 0x79, CODE64 = 0x80, CODE64_USER = 0x8B, ABSENT = 0x90, READONLY = 0x98,
-    EXECUTE_ONLY = 0xA0, TASK_GATE = 0xA8, GDT_LIMIT = 0xFF,
+    CODE0 = 0x08,
+    DATA0 = 0x10,
+    CODE3 = 0x1B,
+    DATA3 = 0x23,
+    TSS_A = 0x28,
+    CODE16 = 0x38,
+    CONFORMING = 0x40,
+    GATE = 0x48,
+    TSS_B = 0x58,
+    LDT = 0x60,
+    CODE1 = 0x71,
+    DATA1 = 0x79,
+    CODE64 = 0x80,
+    CODE64_USER = 0x8B,
+    ABSENT = 0x90,
+    READONLY = 0x98,
+    EXECUTE_ONLY = 0xA0,
+    TASK_GATE = 0xA8,
+    GDT_LIMIT = 0xFF,
 };
 
-#define D_CODE UINT64_C(0x00CF9B000000FFFF)  // 32-bit code, DPL 0, flat, accessed
-#define D_DATA UINT64_C(0x00CF93000000FFFF)
-#define D_CODE64 UINT64_C(0x00AF9B000000FFFF)
-#define D_DPL(n) ((uint64_t)(n) << 45)
+#define D_CODE            UINT64_C(0x00CF9B000000FFFF) // 32-bit code, DPL 0, flat, accessed
+#define D_DATA            UINT64_C(0x00CF93000000FFFF)
+#define D_CODE64          UINT64_C(0x00AF9B000000FFFF)
+#define D_DPL(n)          ((uint64_t)(n) << 45)
 #define D_NOT_ACCESSED(d) ((d) & ~BIT(40))
 
 static struct memory memory;
@@ -44,7 +60,11 @@ static struct bus bus;
 static struct cpu *cpu;
 static int pending_vector; // what the interrupt controller asserts; -1: nothing
 
-static inline bool test_interrupt_pending(void *owner) { (void)owner; return pending_vector >= 0; }
+static inline bool test_interrupt_pending(void *owner)
+{
+    (void)owner;
+    return pending_vector >= 0;
+}
 static inline int test_acknowledge(void *owner)
 {
     (void)owner;
@@ -53,20 +73,28 @@ static inline int test_acknowledge(void *owner)
     return vector;
 }
 
-static inline void put(hpa_t address, const void *bytes, unsigned size) { ck_assert(memory_write(&memory, address, bytes, size)); }
+static inline void put(hpa_t address, const void *bytes, unsigned size)
+{
+    ck_assert(memory_write(&memory, address, bytes, size));
+}
 static inline void put64(hpa_t address, uint64_t value) { put(address, &value, 8); }
 static inline void put32(hpa_t address, uint32_t value) { put(address, &value, 4); }
 static inline void put16(hpa_t address, uint16_t value) { put(address, &value, 2); }
-static inline uint64_t get64(hpa_t address) { uint64_t v; ck_assert(memory_read(&memory, address, &v, 8)); return v; }
+static inline uint64_t get64(hpa_t address)
+{
+    uint64_t v;
+    ck_assert(memory_read(&memory, address, &v, 8));
+    return v;
+}
 static inline uint32_t get32(hpa_t address) { return (uint32_t)get64(address); }
 static inline uint16_t get16(hpa_t address) { return (uint16_t)get64(address); }
 
 // Places instruction bytes at CODE and points RIP there.
-#define code(...)                                                                 \
-    do {                                                                          \
-        static const uint8_t code_bytes[] = {__VA_ARGS__};                        \
-        put(CODE, code_bytes, sizeof code_bytes);                                 \
-        cpu->regs[REG_RIP] = CODE - cpu->segment_base[SEG_CS];                    \
+#define code(...)                                              \
+    do {                                                       \
+        static const uint8_t code_bytes[] = {__VA_ARGS__};     \
+        put(CODE, code_bytes, sizeof code_bytes);              \
+        cpu->regs[REG_RIP] = CODE - cpu->segment_base[SEG_CS]; \
     } while (0)
 
 // One instruction, or one event.
@@ -74,12 +102,14 @@ static inline enum exec_result step(void) { return cpu_run(cpu, cpu_now(cpu) + 1
 
 static inline uint64_t gate(uint16_t selector, uint32_t offset, unsigned type, unsigned dpl)
 {
-    return (offset & 0xFFFF) | (uint64_t)selector << 16 | (uint64_t)type << 40 | D_DPL(dpl) | BIT(47) | (uint64_t)(offset >> 16) << 48;
+    return (offset & 0xFFFF) | (uint64_t)selector << 16 | (uint64_t)type << 40 | D_DPL(dpl) | BIT(47) |
+           (uint64_t)(offset >> 16) << 48;
 }
 
 static inline uint64_t system_descriptor(uint32_t base, uint32_t limit, unsigned type)
 {
-    return (limit & 0xFFFF) | (uint64_t)(base & 0xFFFFFF) << 16 | (uint64_t)type << 40 | BIT(47) | (uint64_t)(base >> 24) << 56;
+    return (limit & 0xFFFF) | (uint64_t)(base & 0xFFFFFF) << 16 | (uint64_t)type << 40 | BIT(47) |
+           (uint64_t)(base >> 24) << 56;
 }
 
 static inline void fixture_setup(void)
@@ -118,10 +148,22 @@ static inline void enter_real(void)
 
 static inline void load_table(void)
 {
-    static const struct { uint16_t selector; uint64_t descriptor; } row[] = {
-        {CODE0, D_CODE}, {DATA0, D_DATA}, {CODE3, D_CODE | D_DPL(3)}, {DATA3, D_DATA | D_DPL(3)}, {CODE16, UINT64_C(0x00009B000000FFFF)},
-        {CONFORMING, UINT64_C(0x00CF9F000000FFFF)}, {CODE1, D_CODE | D_DPL(1)}, {DATA1, D_DATA | D_DPL(1)}, {CODE64, D_CODE64},
-        {CODE64_USER, D_CODE64 | D_DPL(3)}, {ABSENT, D_DATA & ~BIT(47)}, {READONLY, UINT64_C(0x00CF91000000FFFF)},
+    static const struct {
+        uint16_t selector;
+        uint64_t descriptor;
+    } row[] = {
+        {CODE0, D_CODE},
+        {DATA0, D_DATA},
+        {CODE3, D_CODE | D_DPL(3)},
+        {DATA3, D_DATA | D_DPL(3)},
+        {CODE16, UINT64_C(0x00009B000000FFFF)},
+        {CONFORMING, UINT64_C(0x00CF9F000000FFFF)},
+        {CODE1, D_CODE | D_DPL(1)},
+        {DATA1, D_DATA | D_DPL(1)},
+        {CODE64, D_CODE64},
+        {CODE64_USER, D_CODE64 | D_DPL(3)},
+        {ABSENT, D_DATA & ~BIT(47)},
+        {READONLY, UINT64_C(0x00CF91000000FFFF)},
         {EXECUTE_ONLY, UINT64_C(0x00CF99000000FFFF)},
     };
     for (unsigned i = 0; i < sizeof row / sizeof row[0]; i++)
@@ -181,7 +223,8 @@ static inline void enter_long(unsigned cpl)
     }
     put64(TSS + 4, STACK0);
     put64(TSS + 36, STACK_IST);
-    cpu_load_control_registers(cpu, cpu->cr0 | CR0_PG | CR0_WP, TABLES, CR4_PAE | CR4_OSFXSR | CR4_OSXSAVE, EFER_LME | EFER_LMA | EFER_SCE | EFER_NXE);
+    cpu_load_control_registers(cpu, cpu->cr0 | CR0_PG | CR0_WP, TABLES, CR4_PAE | CR4_OSFXSR | CR4_OSXSAVE,
+                               EFER_LME | EFER_LMA | EFER_SCE | EFER_NXE);
     load_segment(SEG_CS, cpl ? CODE64_USER : CODE64);
     load_segment(SEG_SS, cpl ? DATA3 : DATA0);
     cpu_update_mode(cpu);
@@ -203,8 +246,11 @@ static inline void enter_v8086(void)
     cpu->regs[REG_RIP] = 0;
 }
 
-#define ck_handler(vector) ck_assert_uint_eq(cpu->segment_base[SEG_CS] + cpu->regs[REG_RIP], HANDLERS + (unsigned)(vector) * 16)
-#define ck_hex(a, b) ck_assert_msg((uint64_t)(a) == (uint64_t)(b), "%s = 0x%llx, expected 0x%llx", #a, (unsigned long long)(a), (unsigned long long)(b))
+#define ck_handler(vector) \
+    ck_assert_uint_eq(cpu->segment_base[SEG_CS] + cpu->regs[REG_RIP], HANDLERS + (unsigned)(vector)*16)
+#define ck_hex(a, b)                                                                                           \
+    ck_assert_msg((uint64_t)(a) == (uint64_t)(b), "%s = 0x%llx, expected 0x%llx", #a, (unsigned long long)(a), \
+                  (unsigned long long)(b))
 
 static inline void add_test(Suite *suite, const char *name, const TTest *test)
 {

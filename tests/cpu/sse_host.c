@@ -9,7 +9,8 @@
 #include <sys/mman.h>
 #include <ucontext.h>
 
-_Static_assert(offsetof(struct sse_host_state, rcx) == 32 && offsetof(struct sse_host_state, mxcsr) == 72, "as the assembly has it");
+_Static_assert(offsetof(struct sse_host_state, rcx) == 32 && offsetof(struct sse_host_state, mxcsr) == 72,
+               "as the assembly has it");
 
 void sse_host_call(struct sse_host_state *state, void *code);
 
@@ -72,7 +73,7 @@ enum sse_host_result sse_host_run(const uint8_t *code, unsigned length, struct s
             page = NULL;
             return SSE_HOST_UNAVAILABLE;
         }
-        struct sigaction action = { .sa_sigaction = on_fault, .sa_flags = SA_SIGINFO | SA_NODEFER };
+        struct sigaction action = {.sa_sigaction = on_fault, .sa_flags = SA_SIGINFO | SA_NODEFER};
         sigaction(SIGFPE, &action, NULL);
     }
     memcpy(page, code, length);

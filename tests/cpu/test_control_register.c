@@ -11,13 +11,20 @@ static void mov_to_cr(unsigned number, uint64_t value)
 }
 
 #define ck_done(length) ck_assert_uint_eq(cpu->regs[REG_RIP], CODE + (length))
-#define ck_gp() ck_handler(13)
+#define ck_gp()         ck_handler(13)
 
 START_TEST(cr0_consistency)
 {
-    static const struct { uint64_t value; bool ok; } row[] = {
-        {CR0_PE, true}, {CR0_PE | CR0_NW, false}, {CR0_PE | CR0_NW | CR0_CD, true}, {CR0_PE | BIT(32), true /* 32-bit operand */},
-        {CR0_PG, false}, {CR0_PE | CR0_WP | CR0_NE | BIT(10), true},
+    static const struct {
+        uint64_t value;
+        bool ok;
+    } row[] = {
+        {CR0_PE, true},
+        {CR0_PE | CR0_NW, false},
+        {CR0_PE | CR0_NW | CR0_CD, true},
+        {CR0_PE | BIT(32), true /* 32-bit operand */},
+        {CR0_PG, false},
+        {CR0_PE | CR0_WP | CR0_NE | BIT(10), true},
     };
     for (unsigned i = 0; i < sizeof row / sizeof row[0]; i++) {
         enter_protected(0);
@@ -78,10 +85,21 @@ END_TEST
 
 START_TEST(cr4_reserved_bits)
 {
-    static const struct { uint64_t value; bool ok; } row[] = {
-        {CR4_PAE | CR4_PGE | CR4_OSFXSR | CR4_OSXMMEXCPT | CR4_FSGSBASE | CR4_OSXSAVE | CR4_SMEP | CR4_SMAP | CR4_VMXE, true},
-        {CR4_PAE | CR4_PCIDE, true}, {0, false}, {CR4_PAE | CR4_LA57, false}, {CR4_PAE | CR4_SMXE, false}, {CR4_PAE | CR4_PKE, false},
-        {CR4_PAE | CR4_UMIP, false}, {CR4_PAE | BIT(32), false}, {CR4_PAE | BIT(63), false}, {CR4_PAE | BIT(15), false},
+    static const struct {
+        uint64_t value;
+        bool ok;
+    } row[] = {
+        {CR4_PAE | CR4_PGE | CR4_OSFXSR | CR4_OSXMMEXCPT | CR4_FSGSBASE | CR4_OSXSAVE | CR4_SMEP | CR4_SMAP | CR4_VMXE,
+         true},
+        {CR4_PAE | CR4_PCIDE, true},
+        {0, false},
+        {CR4_PAE | CR4_LA57, false},
+        {CR4_PAE | CR4_SMXE, false},
+        {CR4_PAE | CR4_PKE, false},
+        {CR4_PAE | CR4_UMIP, false},
+        {CR4_PAE | BIT(32), false},
+        {CR4_PAE | BIT(63), false},
+        {CR4_PAE | BIT(15), false},
     };
     for (unsigned i = 0; i < sizeof row / sizeof row[0]; i++) {
         enter_long(0);

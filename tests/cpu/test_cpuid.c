@@ -2,8 +2,13 @@
 #include "cpu_fixture.h"
 
 enum { REGISTER_EAX, REGISTER_EBX, REGISTER_ECX, REGISTER_EDX };
-static const struct { uint32_t leaf, subleaf; unsigned reg, bit, since; const char *name; } features[] = {
-#define FEATURE(name, leaf, subleaf, reg, bit, since, title) {leaf, subleaf, REGISTER_##reg, bit, GENERATION_##since, #name},
+static const struct {
+    uint32_t leaf, subleaf;
+    unsigned reg, bit, since;
+    const char *name;
+} features[] = {
+#define FEATURE(name, leaf, subleaf, reg, bit, since, title) \
+    {leaf, subleaf, REGISTER_##reg, bit, GENERATION_##since, #name},
 #include "cpu/cpu_features.def"
 #undef FEATURE
 };
@@ -30,8 +35,9 @@ END_TEST
 
 START_TEST(what_is_not_implemented_is_not_advertised)
 {
-    ck_assert(!(cpuid_register(1, 0, REGISTER_ECX) & (BIT(28) | BIT(12) | BIT(6))));           // AVX, FMA, SMX
-    ck_assert(!(cpuid_register(7, 0, REGISTER_EBX) & (BIT(4) | BIT(5) | BIT(11) | BIT(14) | BIT(2) | BIT(16)))); // HLE AVX2 RTM MPX SGX AVX512F
+    ck_assert(!(cpuid_register(1, 0, REGISTER_ECX) & (BIT(28) | BIT(12) | BIT(6)))); // AVX, FMA, SMX
+    ck_assert(!(cpuid_register(7, 0, REGISTER_EBX) &
+                (BIT(4) | BIT(5) | BIT(11) | BIT(14) | BIT(2) | BIT(16)))); // HLE AVX2 RTM MPX SGX AVX512F
     ck_assert(!cpuid_register(0xA, 0, REGISTER_EAX));
     ck_assert(!cpuid_register(0x14, 0, REGISTER_EAX));
 }
@@ -97,7 +103,8 @@ END_TEST
 
 START_TEST(tsc_frequency_leaf_agrees_with_the_profile)
 {
-    uint64_t hz = (uint64_t)cpuid_register(0x15, 0, REGISTER_ECX) * cpuid_register(0x15, 0, REGISTER_EBX) / cpuid_register(0x15, 0, REGISTER_EAX);
+    uint64_t hz = (uint64_t)cpuid_register(0x15, 0, REGISTER_ECX) * cpuid_register(0x15, 0, REGISTER_EBX) /
+                  cpuid_register(0x15, 0, REGISTER_EAX);
     ck_assert_uint_eq(hz / 1000000, cpu->profile->base_mhz);
 }
 END_TEST

@@ -263,7 +263,7 @@ START_TEST(v8086_interrupt_saves_segments)
     ck_handler(0x21);
     ck_assert(!cpu_v8086(cpu));
     ck_hex(cpu->regs[REG_RSP], STACK0 - 36);
-    ck_hex(get32(STACK0 - 4), DATA >> 4);      // GS
+    ck_hex(get32(STACK0 - 4), DATA >> 4); // GS
     ck_hex(get32(STACK0 - 20), (STACK3 - 0x1000) >> 4);
     ck_hex(get32(STACK0 - 24), 0x1000);
     ck_hex(get32(STACK0 - 28), RFLAGS_VM | RFLAGS_IOPL | RFLAGS_IF | 2);
@@ -287,7 +287,7 @@ START_TEST(v8086_redirection_uses_the_8086_table)
     enter_v8086();
     cpu->cr4 |= CR4_VME;
     cpu_set_rflags(cpu, RFLAGS_VM | RFLAGS_VIF | RFLAGS_IF); // IOPL 0
-    put16(TSS + 102, 0x88); // redirection bitmap: 68H to 87H, all zero: redirect
+    put16(TSS + 102, 0x88);                                  // redirection bitmap: 68H to 87H, all zero: redirect
     put32(0x21 * 4, (HANDLERS >> 4) << 16 | 0x21 * 16);
     code(0xCD, 0x21);
     step();

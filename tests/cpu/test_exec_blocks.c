@@ -32,7 +32,9 @@ static void run_to_halt(hpa_t rip)
 START_TEST(store_into_the_next_instruction_of_the_block_takes_effect)
 {
     // mov byte [rip+1], 2 (the immediate of the next); mov al, 1; hlt
-    PUT(CORE_CODE, "\xC6\x05\x01\x00\x00\x00\x02" "\xB0\x01" "\xF4");
+    PUT(CORE_CODE, "\xC6\x05\x01\x00\x00\x00\x02"
+                   "\xB0\x01"
+                   "\xF4");
     run_to_halt(CORE_CODE);
     ck_assert_uint_eq(cpu->regs[REG_RAX] & 0xFF, 2);
 }
@@ -40,10 +42,14 @@ END_TEST
 
 START_TEST(store_into_another_block_takes_effect_at_its_next_run)
 {
-    PUT(CORE_CODE, "\xB0\x01" "\xF4");                                  // mov al, 1; hlt
-    PUT(CORE_CODE + 0x800, "\xC6\x05\xFA\xF7\xFF\xFF\x07" "\xEB\xF7" "\xF4"); // mov byte [CORE_CODE+1], 7; jmp CORE_CODE + 0x800
+    PUT(CORE_CODE, "\xB0\x01"
+                   "\xF4"); // mov al, 1; hlt
+    PUT(CORE_CODE + 0x800, "\xC6\x05\xFA\xF7\xFF\xFF\x07"
+                           "\xEB\xF7"
+                           "\xF4"); // mov byte [CORE_CODE+1], 7; jmp CORE_CODE + 0x800
     run_to_halt(CORE_CODE);
-    PUT(CORE_CODE + 0x800, "\xC6\x05\xFA\xF7\xFF\xFF\x07" "\xF4");
+    PUT(CORE_CODE + 0x800, "\xC6\x05\xFA\xF7\xFF\xFF\x07"
+                           "\xF4");
     run_to_halt(CORE_CODE + 0x800);
     run_to_halt(CORE_CODE);
     ck_assert_uint_eq(cpu->regs[REG_RAX] & 0xFF, 7);
@@ -52,8 +58,10 @@ END_TEST
 
 START_TEST(store_of_another_page_takes_effect)
 {
-    PUT(CORE_CODE + 0x1000, "\xB0\x01" "\xF4");
-    PUT(CORE_CODE, "\xC6\x05\xFA\x0F\x00\x00\x09" "\xE9\xF4\x0F\x00\x00"); // mov byte [CORE_CODE+0x1001], 9; jmp CORE_CODE + 0x1000
+    PUT(CORE_CODE + 0x1000, "\xB0\x01"
+                            "\xF4");
+    PUT(CORE_CODE, "\xC6\x05\xFA\x0F\x00\x00\x09"
+                   "\xE9\xF4\x0F\x00\x00"); // mov byte [CORE_CODE+0x1001], 9; jmp CORE_CODE + 0x1000
     run_to_halt(CORE_CODE + 0x1000);
     run_to_halt(CORE_CODE);
     ck_assert_uint_eq(cpu->regs[REG_RAX] & 0xFF, 9);
@@ -62,7 +70,8 @@ END_TEST
 
 START_TEST(write_by_a_device_takes_effect)
 {
-    PUT(CORE_CODE, "\xB0\x01" "\xF4");
+    PUT(CORE_CODE, "\xB0\x01"
+                   "\xF4");
     run_to_halt(CORE_CODE);
     PUT(CORE_CODE, "\xB0\x05");
     run_to_halt(CORE_CODE);
@@ -74,9 +83,11 @@ START_TEST(store_through_an_alias_of_the_page_takes_effect)
 {
     uint64_t *pd = (uint64_t *)(core->memory.ram + CORE_TABLES + 0x2000);
     pd[100] = 7 | 0x80; // linear C800000H is physical 0, as linear 0 is
-    PUT(CORE_CODE, "\xB0\x01" "\xF4");
+    PUT(CORE_CODE, "\xB0\x01"
+                   "\xF4");
     run_to_halt(CORE_CODE);
-    PUT(CORE_CODE + 0x2000, "\xC6\x03\x06" "\xF4"); // mov byte [rbx], 6
+    PUT(CORE_CODE + 0x2000, "\xC6\x03\x06"
+                            "\xF4"); // mov byte [rbx], 6
     // 'C6 03' stores to CORE_CODE + 1, linear 100 * 2 MiB above
     cpu->regs[REG_RBX] = (100ull << 21) + CORE_CODE + 1;
     run_to_halt(CORE_CODE + 0x2000);
@@ -88,7 +99,11 @@ END_TEST
 START_TEST(data_beside_code_does_not_drop_blocks)
 {
     // mov ecx, 1000; loop: mov [CORE_CODE + 0x400], ecx; dec ecx; jnz; hlt
-    PUT(CORE_CODE, "\xB9\xE8\x03\x00\x00" "\x89\x0D\xF5\x03\x00\x00" "\xFF\xC9" "\x75\xF6" "\xF4");
+    PUT(CORE_CODE, "\xB9\xE8\x03\x00\x00"
+                   "\x89\x0D\xF5\x03\x00\x00"
+                   "\xFF\xC9"
+                   "\x75\xF6"
+                   "\xF4");
     run_to_halt(CORE_CODE);
     ck_assert_uint_eq(cpu->blocks->dropped, 0);
     ck_assert_uint_le(cpu->blocks->built, 4);
@@ -113,8 +128,11 @@ START_TEST(store_of_another_processor_takes_effect)
     core_segments(other, 0xA09B, 0xC093);
     cpu_load_control_registers(other, cpu->cr0, cpu->cr3, cpu->cr4, cpu->efer);
     cpu_update_mode(other);
-    PUT(CORE_DATA, "\xC6\x03\x06" "\xC6\x03\x08" "\xF4"); // mov byte [rbx], 6; mov byte [rbx], 8
-    PUT(CORE_CODE, "\xB0\x01" "\xF4");
+    PUT(CORE_DATA, "\xC6\x03\x06"
+                   "\xC6\x03\x08"
+                   "\xF4"); // mov byte [rbx], 6; mov byte [rbx], 8
+    PUT(CORE_CODE, "\xB0\x01"
+                   "\xF4");
     // The other processor has a fast write tag for the page before it becomes code.
     other->regs[REG_RIP] = CORE_DATA;
     other->regs[REG_RBX] = CORE_CODE + 1;
@@ -150,7 +168,8 @@ START_TEST(instruction_across_two_pages_needs_both)
     uint64_t *entry = (uint64_t *)(core->memory.ram + CORE_TABLES + 0x3000) + (CORE_CODE >> 12) + 1;
     uint64_t present = *entry;
     *entry = 0;
-    PUT(CORE_CODE + 0xFFD, "\xB8\x11\x22\x33\x44" "\xF4"); // mov eax, imm32
+    PUT(CORE_CODE + 0xFFD, "\xB8\x11\x22\x33\x44"
+                           "\xF4"); // mov eax, imm32
     cpu->regs[REG_RIP] = CORE_CODE + 0xFFD;
     cpu->regs[REG_RAX] = 0;
     cpu->idtr.limit = 0;
@@ -216,12 +235,19 @@ END_TEST
 START_TEST(real_mode_code_runs)
 {
     cpu_reset(cpu, false);
-    cpu->segments[SEG_CS] = (struct segment){.selector = 0x1000, .base = 0x10000, .limit = 0xFFFF, .access_rights = 0x9B};
-    cpu->segments[SEG_DS] = (struct segment){.selector = 0x2000, .base = 0x20000, .limit = 0xFFFF, .access_rights = 0x93};
+    cpu->segments[SEG_CS] =
+        (struct segment){.selector = 0x1000, .base = 0x10000, .limit = 0xFFFF, .access_rights = 0x9B};
+    cpu->segments[SEG_DS] =
+        (struct segment){.selector = 0x2000, .base = 0x20000, .limit = 0xFFFF, .access_rights = 0x93};
     cpu->segments[SEG_SS] = cpu->segments[SEG_DS];
     cpu_update_mode(cpu);
     // mov cx, 10; loop: add [0x100], cx; push cx; pop ax; loop; hlt
-    PUT(0x10000, "\xB9\x0A\x00" "\x01\x0E\x00\x01" "\x51" "\x58" "\xE2\xF8" "\xF4");
+    PUT(0x10000, "\xB9\x0A\x00"
+                 "\x01\x0E\x00\x01"
+                 "\x51"
+                 "\x58"
+                 "\xE2\xF8"
+                 "\xF4");
     cpu->regs[REG_RSP] = 0x1000;
     run_to_halt(0);
     uint16_t total;
@@ -279,14 +305,19 @@ static uint64_t read_clock(void *device, uint64_t offset, unsigned size)
     return cpu_now(cpu);
 }
 
-static void ignore_write(void *device, uint64_t offset, unsigned size, uint64_t value) { (void)device, (void)offset, (void)size, (void)value; }
+static void ignore_write(void *device, uint64_t offset, unsigned size, uint64_t value)
+{
+    (void)device, (void)offset, (void)size, (void)value;
+}
 
 START_TEST(device_sees_the_cycle_at_which_its_instruction_starts)
 {
     const struct bus_region region = {0x10000000, 0x1000, read_clock, ignore_write, NULL, "clock"};
     bus_register_mmio(&core->bus, &region);
     // mov rax, [rbp] in the middle of a block of NOPs
-    PUT(CORE_CODE, "\x90\x90\x90\x90\x90" "\x48\x8B\x45\x00" "\x90\x90\x48\x8B\x5D\x00\x90\x90\xF4");
+    PUT(CORE_CODE, "\x90\x90\x90\x90\x90"
+                   "\x48\x8B\x45\x00"
+                   "\x90\x90\x48\x8B\x5D\x00\x90\x90\xF4");
     cpu->regs[REG_RBP] = 0x10000000;
     run_to_halt(CORE_CODE); // fills the TLB
     cycle_t start = cpu_now(cpu);

@@ -40,7 +40,7 @@ struct program {
     unsigned size;
     unsigned patch[PATCHES]; // offsets of 4-byte immediates that stores may change
     unsigned patches;
-    bool wide;               // 64-bit mode
+    bool wide; // 64-bit mode
 };
 
 static void emit(struct program *p, unsigned count, ...)
@@ -84,7 +84,10 @@ static unsigned register_of_size(const struct program *p, unsigned size)
     return size == 0 && !p->wide ? reg & 3 : reg;
 }
 
-static void emit_modrm(struct program *p, unsigned reg, unsigned rm) { emit(p, 1, (int)(0xC0 | (reg & 7) << 3 | (rm & 7))); }
+static void emit_modrm(struct program *p, unsigned reg, unsigned rm)
+{
+    emit(p, 1, (int)(0xC0 | (reg & 7) << 3 | (rm & 7)));
+}
 
 // [rsi or rdi + disp32], which reaches over the ends of pages.
 static void emit_memory(struct program *p, unsigned reg)
@@ -265,7 +268,7 @@ static void emit_loop(struct program *p)
     if (below(2)) {
         emit(p, 2, 0xE2, (int)(start - p->size - 2)); // LOOP
     } else {
-        emit(p, 3, 0x83, 0xE9, 1);                    // sub ecx, 1; jnz
+        emit(p, 3, 0x83, 0xE9, 1); // sub ecx, 1; jnz
         emit(p, 2, 0x75, (int)(start - p->size - 2));
     }
     emit(p, 1, 0x59);
@@ -288,7 +291,7 @@ static void emit_indirect(struct program *p)
 {
     emit(p, 1, 0xE8);
     emit32(p, 0);
-    emit(p, 1, 0x58);                       // pop rax: this address
+    emit(p, 1, 0x58); // pop rax: this address
     if (p->wide)
         emit(p, 1, 0x48);
     emit(p, 3, 0x83, 0xC0, p->wide ? 7 : 6); // add rax: after the jmp
@@ -298,26 +301,46 @@ static void emit_indirect(struct program *p)
 static void emit_one(struct program *p)
 {
     unsigned kind = below(64);
-    if (kind < 12) emit_alu(p);
-    else if (kind < 18) emit_alu_immediate(p);
-    else if (kind < 25) emit_alu_memory(p);
-    else if (kind < 32) emit_mov_memory(p);
-    else if (kind < 36) emit_unary(p);
-    else if (kind < 39) emit_shift(p);
-    else if (kind < 43) emit_two_byte(p);
-    else if (kind < 45) emit_setcc(p);
-    else if (kind < 47) emit_flag_instruction(p);
-    else if (kind < 49) emit_lea(p);
-    else if (kind < 51) emit_patchable(p);
-    else if (kind < 52) emit_patch(p);
-    else if (kind < 53) emit_device(p);
-    else if (kind < 54) emit_fault(p);
-    else if (kind < 56) emit_stack(p);
-    else if (kind < 57) emit_string(p);
-    else if (kind < 60) emit_branch(p);
-    else if (kind < 61) emit_loop(p);
-    else if (kind < 63) emit_call(p);
-    else emit_indirect(p);
+    if (kind < 12)
+        emit_alu(p);
+    else if (kind < 18)
+        emit_alu_immediate(p);
+    else if (kind < 25)
+        emit_alu_memory(p);
+    else if (kind < 32)
+        emit_mov_memory(p);
+    else if (kind < 36)
+        emit_unary(p);
+    else if (kind < 39)
+        emit_shift(p);
+    else if (kind < 43)
+        emit_two_byte(p);
+    else if (kind < 45)
+        emit_setcc(p);
+    else if (kind < 47)
+        emit_flag_instruction(p);
+    else if (kind < 49)
+        emit_lea(p);
+    else if (kind < 51)
+        emit_patchable(p);
+    else if (kind < 52)
+        emit_patch(p);
+    else if (kind < 53)
+        emit_device(p);
+    else if (kind < 54)
+        emit_fault(p);
+    else if (kind < 56)
+        emit_stack(p);
+    else if (kind < 57)
+        emit_string(p);
+    else if (kind < 60)
+        emit_branch(p);
+    else if (kind < 61)
+        emit_loop(p);
+    else if (kind < 63)
+        emit_call(p);
+    else
+        emit_indirect(p);
 }
 
 static void make_program(struct program *p, bool wide)
@@ -336,7 +359,7 @@ static void make_program(struct program *p, bool wide)
 struct drive {
     struct core *core;
     cycle_t next_event;
-    uint64_t events, trail;  // how many; a hash of where and when each came
+    uint64_t events, trail; // how many; a hash of where and when each came
     uint64_t device_trail;
 };
 
@@ -371,7 +394,8 @@ static void device_write(void *device, uint64_t offset, unsigned size, uint64_t 
 
 static void put_gate(struct core *core, unsigned vector, uint32_t handler, bool wide)
 {
-    uint64_t gate = (handler & 0xFFFF) | (wide ? 0x08ull : 0x18ull) << 16 | 0x8E00ull << 32 | (uint64_t)(handler >> 16) << 48;
+    uint64_t gate =
+        (handler & 0xFFFF) | (wide ? 0x08ull : 0x18ull) << 16 | 0x8E00ull << 32 | (uint64_t)(handler >> 16) << 48;
     core_poke(core, IDT + vector * (wide ? 16u : 8u), &gate, 8);
 }
 
@@ -397,7 +421,8 @@ static void legacy_mode(struct core *core)
     struct cpu *cpu = &core->cpu;
     uint64_t pdpt[4] = {(CORE_TABLES + 0x2000) | 1};
     core_poke(core, CORE_TABLES + 0x1000, pdpt, sizeof(pdpt));
-    cpu_load_control_registers(cpu, CR0_PE | CR0_PG | CR0_ET | CR0_NE | CR0_WP, CORE_TABLES + 0x1000, CR4_PAE, EFER_NXE);
+    cpu_load_control_registers(cpu, CR0_PE | CR0_PG | CR0_ET | CR0_NE | CR0_WP, CORE_TABLES + 0x1000, CR4_PAE,
+                               EFER_NXE);
     mmu_set_pdptes(&cpu->mmu, pdpt);
     core_segments(cpu, 0xC09B, 0xC093);
     cpu->segments[SEG_CS].selector = 0x18;
@@ -441,7 +466,8 @@ static void drive(struct drive *d, cycle_t end, enum manner manner)
         if (manner == TURNS && until - cpu_now(cpu) > 40)
             until = cpu_now(cpu) + 1 + below(40);
         enum exec_result result = cpu_run(cpu, until, manner == STEPS);
-        ck_assert_msg(result == EXEC_DONE, "result %d vector %u rip %lx", result, cpu->event.vector, (long)cpu->regs[REG_RIP]);
+        ck_assert_msg(result == EXEC_DONE, "result %d vector %u rip %lx", result, cpu->event.vector,
+                      (long)cpu->regs[REG_RIP]);
         if (cpu_now(cpu) >= d->next_event) {
             d->events++;
             d->trail = mixed(d->trail, cpu_now(cpu) * 3 + cpu->regs[REG_RIP] + cpu->instructions);
@@ -455,18 +481,23 @@ static void compare(struct drive *a, struct drive *b, const char *what)
 {
     struct cpu *x = &a->core->cpu, *y = &b->core->cpu;
     ck_assert_msg(cpu_now(x) == cpu_now(y), "%s: cycles %lu %lu", what, (long)cpu_now(x), (long)cpu_now(y));
-    ck_assert_msg(x->instructions == y->instructions, "%s: instructions %lu %lu", what, (long)x->instructions, (long)y->instructions);
+    ck_assert_msg(x->instructions == y->instructions, "%s: instructions %lu %lu", what, (long)x->instructions,
+                  (long)y->instructions);
     for (unsigned r = 0; r < REG_COUNT; r++)
-        ck_assert_msg(x->regs[r] == y->regs[r], "%s: register %u: %lx %lx", what, r, (long)x->regs[r], (long)y->regs[r]);
+        ck_assert_msg(x->regs[r] == y->regs[r], "%s: register %u: %lx %lx", what, r, (long)x->regs[r],
+                      (long)y->regs[r]);
     ck_assert_msg(cpu_rflags(x) == cpu_rflags(y), "%s: rflags %lx %lx", what, (long)cpu_rflags(x), (long)cpu_rflags(y));
     ck_assert_msg(memcmp(a->core->memory.ram, b->core->memory.ram, COMPARED) == 0, "%s: memory", what);
     for (unsigned i = 0; i < TLB_BANKS * TLB_ENTRIES; i++) {
-        const struct tlb_entry *t = &x->mmu.tlb[i / TLB_ENTRIES][i % TLB_ENTRIES], *u = &y->mmu.tlb[i / TLB_ENTRIES][i % TLB_ENTRIES];
-        bool same = t->page == u->page && t->frame == u->frame && t->gpa == u->gpa && t->context == u->context && t->flags == u->flags;
+        const struct tlb_entry *t = &x->mmu.tlb[i / TLB_ENTRIES][i % TLB_ENTRIES],
+                               *u = &y->mmu.tlb[i / TLB_ENTRIES][i % TLB_ENTRIES];
+        bool same = t->page == u->page && t->frame == u->frame && t->gpa == u->gpa && t->context == u->context &&
+                    t->flags == u->flags;
         ck_assert_msg(same, "%s: TLB entry %u", what, i);
     }
     ck_assert_msg(x->mmu.code.page == y->mmu.code.page && x->mmu.walks == y->mmu.walks, "%s: code page or walks", what);
-    ck_assert_msg(a->events == b->events && a->trail == b->trail && a->device_trail == b->device_trail, "%s: events", what);
+    ck_assert_msg(a->events == b->events && a->trail == b->trail && a->device_trail == b->device_trail, "%s: events",
+                  what);
 }
 
 static void check_seed(uint64_t number, bool wide, bool flat)

@@ -9,15 +9,33 @@ enum operation { ADD, OR, ADC, SBB, AND, SUB, XOR, CMP, TEST, INC, DEC, NEG, NOT
 static const char *const names[] = {"add", "or",  "adc", "sbb", "and", "sub", "xor", "cmp", "test", "inc",
                                     "dec", "neg", "not", "shl", "shr", "sar", "rol", "ror", "rcl",  "rcr"};
 
-static const uint64_t values[] = {0, 1, 2, 0xF, 0x10, 0x7F, 0x80, 0x81, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x12345678, 0x7FFFFFFF,
-                                  0x80000000, 0xFFFFFFFF, 0x123456789ABCDEF0, 0x7FFFFFFFFFFFFFFF, 0x8000000000000000, UINT64_MAX};
+static const uint64_t values[] = {0,
+                                  1,
+                                  2,
+                                  0xF,
+                                  0x10,
+                                  0x7F,
+                                  0x80,
+                                  0x81,
+                                  0xFF,
+                                  0x7FFF,
+                                  0x8000,
+                                  0xFFFF,
+                                  0x12345678,
+                                  0x7FFFFFFF,
+                                  0x80000000,
+                                  0xFFFFFFFF,
+                                  0x123456789ABCDEF0,
+                                  0x7FFFFFFFFFFFFFFF,
+                                  0x8000000000000000,
+                                  UINT64_MAX};
 enum { VALUES = sizeof(values) / sizeof(values[0]) };
 
 // ---- The formulas: bit by bit, or in twice the width ----
 
 struct outcome {
     uint64_t result;
-    uint64_t flags;  // RFLAGS_ARITHMETIC bits
+    uint64_t flags; // RFLAGS_ARITHMETIC bits
 };
 
 static uint64_t cut(uint64_t value, unsigned size) { return size == 8 ? value : value & (BIT(8 * size) - 1); }
@@ -53,7 +71,10 @@ static struct outcome difference(uint64_t a, uint64_t b, unsigned borrow, unsign
     return (struct outcome){result, flags};
 }
 
-static struct outcome logic(uint64_t result, unsigned size) { return (struct outcome){result, flags_of_result(result, size)}; }
+static struct outcome logic(uint64_t result, unsigned size)
+{
+    return (struct outcome){result, flags_of_result(result, size)};
+}
 
 // One bit at a time. OF as after the last step; SF, ZF, PF, AF of rotates as before.
 static struct outcome shifted(enum operation op, uint64_t a, unsigned count, uint64_t flags, unsigned size)
@@ -68,7 +89,9 @@ static struct outcome shifted(enum operation op, uint64_t a, unsigned count, uin
     for (unsigned i = 0; i < count; i++) {
         bool high = top(a, size), low = a & 1, before = carry;
         switch (op) {
-        case SHL: case ROL: case RCL:
+        case SHL:
+        case ROL:
+        case RCL:
             a = cut(a << 1, size) | (op == ROL ? high : op == RCL ? before : 0u);
             carry = high;
             overflow = top(a, size) != carry;
@@ -97,13 +120,25 @@ static struct outcome expected(enum operation op, uint64_t a, uint64_t b, uint64
     case ADC: return sum(a, b, carry, size);
     case SUB: return difference(a, b, 0, size);
     case SBB: return difference(a, b, carry, size);
-    case CMP: o = difference(a, b, 0, size); o.result = a; return o;
+    case CMP:
+        o = difference(a, b, 0, size);
+        o.result = a;
+        return o;
     case OR: return logic(a | b, size);
     case AND: return logic(a & b, size);
     case XOR: return logic(a ^ b, size);
-    case TEST: o = logic(a & b, size); o.result = a; return o;
-    case INC: o = sum(a, 1, 0, size); o.flags = (o.flags & ~RFLAGS_CF) | (flags & RFLAGS_CF); return o;
-    case DEC: o = difference(a, 1, 0, size); o.flags = (o.flags & ~RFLAGS_CF) | (flags & RFLAGS_CF); return o;
+    case TEST:
+        o = logic(a & b, size);
+        o.result = a;
+        return o;
+    case INC:
+        o = sum(a, 1, 0, size);
+        o.flags = (o.flags & ~RFLAGS_CF) | (flags & RFLAGS_CF);
+        return o;
+    case DEC:
+        o = difference(a, 1, 0, size);
+        o.flags = (o.flags & ~RFLAGS_CF) | (flags & RFLAGS_CF);
+        return o;
     case NEG: return difference(0, a, 0, size);
     case NOT: return (struct outcome){cut(~a, size), flags};
     default: return shifted(op, a, (unsigned)b & 0xFF, flags, size);
@@ -177,7 +212,8 @@ static unsigned encode(uint8_t *code, enum operation op, enum form form, uint64_
 // Runs one instruction. `in_block`: between others, in a block with dead flags around it, instead of alone.
 static void run(struct core *core, const uint8_t *code, unsigned length, bool in_block)
 {
-    static const uint8_t before[] = {0x49, 0x89, 0xC0, 0x4D, 0x8D, 0x48, 0x01}, after[] = {0x4D, 0x89, 0xC8, 0xF4}; // mov, lea; mov, hlt
+    static const uint8_t before[] = {0x49, 0x89, 0xC0, 0x4D, 0x8D, 0x48, 0x01},
+                         after[] = {0x4D, 0x89, 0xC8, 0xF4}; // mov, lea; mov, hlt
     struct cpu *cpu = &core->cpu;
     uint8_t bytes[64];
     unsigned n = 0;
@@ -194,7 +230,8 @@ static void run(struct core *core, const uint8_t *code, unsigned length, bool in
     ck_assert_int_eq(result, in_block ? EXEC_HALT : EXEC_DONE);
 }
 
-static void check_one(struct core *core, enum operation op, enum form form, unsigned size, uint64_t a, uint64_t b, uint64_t flags, bool in_block)
+static void check_one(struct core *core, enum operation op, enum form form, unsigned size, uint64_t a, uint64_t b,
+                      uint64_t flags, bool in_block)
 {
     struct cpu *cpu = &core->cpu;
     uint8_t code[16];
@@ -215,16 +252,20 @@ static void check_one(struct core *core, enum operation op, enum form form, unsi
 
     struct outcome o = expected(op, a, b, flags, size);
     uint64_t whole = to_memory ? memory : a;
-    uint64_t written = size == 8 ? o.result : size == 4 && !to_memory ? o.result : (whole & ~(BIT(8 * size) - 1)) | o.result;
+    uint64_t written = size == 8                 ? o.result
+                       : size == 4 && !to_memory ? o.result
+                                                 : (whole & ~(BIT(8 * size) - 1)) | o.result;
     if (op == CMP || op == TEST)
         written = whole;
     uint64_t got = cpu->regs[REG_RDX];
     if (to_memory)
         memcpy(&got, core->memory.ram + CORE_DATA, 8);
     char what[128];
-    snprintf(what, sizeof(what), "%s %s of %u bytes, %lx and %lx, flags %lx", names[op], forms[form], size, (long)a, (long)b, (long)flags);
+    snprintf(what, sizeof(what), "%s %s of %u bytes, %lx and %lx, flags %lx", names[op], forms[form], size, (long)a,
+             (long)b, (long)flags);
     ck_assert_msg(got == written, "%s: result %lx instead of %lx", what, (long)got, (long)written);
-    ck_assert_msg(flags_arithmetic(cpu) == o.flags, "%s: flags %lx instead of %lx", what, (long)flags_arithmetic(cpu), (long)o.flags);
+    ck_assert_msg(flags_arithmetic(cpu) == o.flags, "%s: flags %lx instead of %lx", what, (long)flags_arithmetic(cpu),
+                  (long)o.flags);
 }
 
 static void check_operation(struct core *core, enum operation op, bool in_block)
@@ -234,7 +275,8 @@ static void check_operation(struct core *core, enum operation op, bool in_block)
             for (unsigned i = 0; i < VALUES; i++) {
                 for (unsigned k = 0; k < VALUES; k++) {
                     uint64_t b = op >= SHL ? (k * 5) % 70 : values[k];
-                    uint64_t flags = ((i ^ k) & 1 ? RFLAGS_CF : 0) | (i & 2 ? RFLAGS_OF | RFLAGS_ZF : 0) | (k & 2 ? RFLAGS_SF | RFLAGS_AF : 0);
+                    uint64_t flags = ((i ^ k) & 1 ? RFLAGS_CF : 0) | (i & 2 ? RFLAGS_OF | RFLAGS_ZF : 0) |
+                                     (k & 2 ? RFLAGS_SF | RFLAGS_AF : 0);
                     check_one(core, op, form, size, values[i], b, flags, in_block);
                 }
             }
@@ -263,12 +305,14 @@ END_TEST
 // cmp/test/sub/dec, jcc: taken as the condition says, and the flags stay for later.
 static bool condition_holds(unsigned code, uint64_t flags)
 {
-    bool cf = flags & RFLAGS_CF, zf = flags & RFLAGS_ZF, sf = flags & RFLAGS_SF, of = flags & RFLAGS_OF, pf = flags & RFLAGS_PF;
+    bool cf = flags & RFLAGS_CF, zf = flags & RFLAGS_ZF, sf = flags & RFLAGS_SF, of = flags & RFLAGS_OF,
+         pf = flags & RFLAGS_PF;
     const bool holds[] = {of, cf, zf, cf || zf, sf, pf, sf != of, zf || sf != of};
     return holds[code >> 1] != (code & 1);
 }
 
-static void check_fused(struct core *core, enum operation op, enum form form, unsigned size, unsigned code, uint64_t a, uint64_t b)
+static void check_fused(struct core *core, enum operation op, enum form form, unsigned size, unsigned code, uint64_t a,
+                        uint64_t b)
 {
     struct cpu *cpu = &core->cpu;
     uint8_t bytes[24];
@@ -291,8 +335,8 @@ static void check_fused(struct core *core, enum operation op, enum form form, un
     ck_assert_int_eq(cpu_run(cpu, cpu_now(cpu) + 1000, false), EXEC_HALT);
     struct outcome o = expected(op, a, b, RFLAGS_CF, size);
     bool taken = cpu->regs[REG_RIP] == CORE_CODE + n;
-    ck_assert_msg(taken == condition_holds(code, o.flags), "%s %s of %u bytes and condition %u: %lx, %lx", names[op], forms[form], size, code,
-                  (long)a, (long)b);
+    ck_assert_msg(taken == condition_holds(code, o.flags), "%s %s of %u bytes and condition %u: %lx, %lx", names[op],
+                  forms[form], size, code, (long)a, (long)b);
     ck_assert_uint_eq(flags_arithmetic(cpu), o.flags);
     ck_assert_uint_eq(cpu->instructions - before, 3);
 }
@@ -307,7 +351,8 @@ START_TEST(arithmetic_before_a_branch_decides_it)
                 for (unsigned code = 0; code < 16; code++)
                     for (unsigned i = 0; i < VALUES; i += 2)
                         for (unsigned k = 1; k < VALUES; k += 3)
-                            check_fused(core, operations[o], form, size, code, values[i], k % 2 ? values[k] : values[i]);
+                            check_fused(core, operations[o], form, size, code, values[i],
+                                        k % 2 ? values[k] : values[i]);
     core_destroy(core);
 }
 END_TEST

@@ -30,7 +30,10 @@ static void segment(enum segment_register number, uint32_t base, uint32_t limit,
     cpu_update_mode(cpu);
 }
 
-static bool faults(bool done, enum vector vector) { return !done && cpu->event.vector == vector && cpu->event.error_code == 0; }
+static bool faults(bool done, enum vector vector)
+{
+    return !done && cpu->event.vector == vector && cpu->event.error_code == 0;
+}
 
 START_TEST(limit_is_the_last_byte)
 {
@@ -183,7 +186,8 @@ END_TEST
 
 START_TEST(pop_to_memory_addresses_after_the_increment)
 {
-    RUN("\x6A\x77" "\x8F\x04\x24"); // push 0x77; pop [rsp]
+    RUN("\x6A\x77"
+        "\x8F\x04\x24"); // push 0x77; pop [rsp]
     ck_assert_uint_eq(stack_slot(0, 8), 0x77);
     ck_assert_uint_eq(cpu->regs[REG_RSP], CORE_STACK_TOP);
 }
@@ -191,7 +195,8 @@ END_TEST
 
 START_TEST(push_of_an_immediate_extends_its_sign)
 {
-    RUN("\x6A\x80" "\x66\x6A\x80"); // push -128; push word -128
+    RUN("\x6A\x80"
+        "\x66\x6A\x80"); // push -128; push word -128
     ck_assert_uint_eq(stack_slot(8, 8), (uint64_t)-128);
     ck_assert_uint_eq(stack_slot(10, 2), 0xFF80);
     ck_assert_uint_eq(cpu->regs[REG_RSP], CORE_STACK_TOP - 10);
@@ -245,7 +250,8 @@ END_TEST
 
 START_TEST(popf_leaves_iopl_and_if_to_the_privileged)
 {
-    const uint64_t all = RFLAGS_IOPL | RFLAGS_IF | RFLAGS_CF | RFLAGS_DF | RFLAGS_ID | RFLAGS_VIF | RFLAGS_VIP | RFLAGS_VM | RFLAGS_RF;
+    const uint64_t all =
+        RFLAGS_IOPL | RFLAGS_IF | RFLAGS_CF | RFLAGS_DF | RFLAGS_ID | RFLAGS_VIF | RFLAGS_VIP | RFLAGS_VM | RFLAGS_RF;
     cpu->regs[REG_RAX] = all;
     RUN("\x50\x9D");
     ck_assert_uint_eq(cpu_rflags(cpu), RFLAGS_IOPL | RFLAGS_IF | RFLAGS_CF | RFLAGS_DF | RFLAGS_ID | RFLAGS_ONE);
@@ -263,7 +269,7 @@ END_TEST
 
 START_TEST(division_overflow_is_an_error_and_its_edge_is_not)
 {
-    cpu->regs[REG_RDX] = UINT64_MAX;         // -2^63 * 1
+    cpu->regs[REG_RDX] = UINT64_MAX; // -2^63 * 1
     cpu->regs[REG_RAX] = 0x8000000000000000;
     cpu->regs[REG_RCX] = 1;
     RUN("\x48\xF7\xF9"); // idiv rcx

@@ -86,24 +86,59 @@ static enum exec_result run(const struct insn *in)
 
 static uint32_t special32(void)
 {
-    static const uint32_t values[] = { 0, 1, 2, 0x7FFFFF, 0x800000, 0x800001, 0x3F800000, 0x3F800001, 0x3F7FFFFF, 0x40000000, 0x3F000000,
-                                       0x3EFFFFFF, 0x3F000001, 0x3FC00000, 0x7F7FFFFF, 0x7F7FFFFE, 0x7F800000, 0x7F800001, 0x7FBFFFFF,
-                                       0x7FC00000, 0x7FC12345, 0x7FFFFFFF, 0x4F000000, 0x4EFFFFFF, 0x4F7FFFFF, 0x5F000000, 0x5EFFFFFF,
-                                       0x00400000, 0x34000000, 0x4B000000, 0x4B7FFFFF, 0x1F800000, 0x20000000, 0x5F800000, 0x7E800000 };
+    static const uint32_t values[] = {
+        0,          1,          2,          0x7FFFFF,   0x800000,   0x800001,   0x3F800000, 0x3F800001, 0x3F7FFFFF,
+        0x40000000, 0x3F000000, 0x3EFFFFFF, 0x3F000001, 0x3FC00000, 0x7F7FFFFF, 0x7F7FFFFE, 0x7F800000, 0x7F800001,
+        0x7FBFFFFF, 0x7FC00000, 0x7FC12345, 0x7FFFFFFF, 0x4F000000, 0x4EFFFFFF, 0x4F7FFFFF, 0x5F000000, 0x5EFFFFFF,
+        0x00400000, 0x34000000, 0x4B000000, 0x4B7FFFFF, 0x1F800000, 0x20000000, 0x5F800000, 0x7E800000};
     uint32_t value = values[random_bits() % (sizeof values / sizeof values[0])];
     return value | (uint32_t)(random_bits() & 0x80000000);
 }
 
 static uint64_t special64(void)
 {
-    static const uint64_t values[] = { 0, 1, 0xFFFFFFFFFFFFF, 0x10000000000000, 0x10000000000001, 0x3FF0000000000000, 0x3FEFFFFFFFFFFFFF,
-                                       0x3FF0000000000001, 0x4000000000000000, 0x3FE0000000000000, 0x3FDFFFFFFFFFFFFF, 0x3FE0000000000001,
-                                       0x7FEFFFFFFFFFFFFF, 0x7FF0000000000000, 0x7FF0000000000001, 0x7FF7FFFFFFFFFFFF, 0x7FF8000000000000,
-                                       0x7FF8123456789ABC, 0x7FFFFFFFFFFFFFFF, 0x41E0000000000000, 0x41DFFFFFFFE00000, 0x41DFFFFFFFC00000,
-                                       0x41EFFFFFFFE00000, 0x43E0000000000000, 0x43DFFFFFFFFFFFFF, 0x43F0000000000000, 0x4330000000000000,
-                                       0x433FFFFFFFFFFFFF, 0x47EFFFFFE0000000, 0x47EFFFFFF0000000, 0x47F0000000000000, 0x3810000000000000,
-                                       0x380FFFFFFFFFFFFF, 0x36A0000000000000, 0x3690000000000000, 0x3690000000000001, 0x380FFFFFE0000000,
-                                       0x380FFFFFF0000000, 0x380FFFFFD0000000, 0x1FF0000000000000, 0x2000000000000000, 0x5FE0000000000000 };
+    static const uint64_t values[] = {0,
+                                      1,
+                                      0xFFFFFFFFFFFFF,
+                                      0x10000000000000,
+                                      0x10000000000001,
+                                      0x3FF0000000000000,
+                                      0x3FEFFFFFFFFFFFFF,
+                                      0x3FF0000000000001,
+                                      0x4000000000000000,
+                                      0x3FE0000000000000,
+                                      0x3FDFFFFFFFFFFFFF,
+                                      0x3FE0000000000001,
+                                      0x7FEFFFFFFFFFFFFF,
+                                      0x7FF0000000000000,
+                                      0x7FF0000000000001,
+                                      0x7FF7FFFFFFFFFFFF,
+                                      0x7FF8000000000000,
+                                      0x7FF8123456789ABC,
+                                      0x7FFFFFFFFFFFFFFF,
+                                      0x41E0000000000000,
+                                      0x41DFFFFFFFE00000,
+                                      0x41DFFFFFFFC00000,
+                                      0x41EFFFFFFFE00000,
+                                      0x43E0000000000000,
+                                      0x43DFFFFFFFFFFFFF,
+                                      0x43F0000000000000,
+                                      0x4330000000000000,
+                                      0x433FFFFFFFFFFFFF,
+                                      0x47EFFFFFE0000000,
+                                      0x47EFFFFFF0000000,
+                                      0x47F0000000000000,
+                                      0x3810000000000000,
+                                      0x380FFFFFFFFFFFFF,
+                                      0x36A0000000000000,
+                                      0x3690000000000000,
+                                      0x3690000000000001,
+                                      0x380FFFFFE0000000,
+                                      0x380FFFFFF0000000,
+                                      0x380FFFFFD0000000,
+                                      0x1FF0000000000000,
+                                      0x2000000000000000,
+                                      0x5FE0000000000000};
     uint64_t value = values[random_bits() % (sizeof values / sizeof values[0])];
     return value | (random_bits() & BIT(63));
 }
@@ -167,7 +202,8 @@ static const char *describe(const struct example *e, const struct sse_host_state
 {
     static char text[400];
     snprintf(text, sizeof text,
-             "%s (%s operand, imm %llx) xmm1 %016llx%016llx xmm2 %016llx%016llx memory %016llx%016llx rcx %llx rdx %llx mxcsr %x",
+             "%s (%s operand, imm %llx) xmm1 %016llx%016llx xmm2 %016llx%016llx memory %016llx%016llx rcx %llx rdx "
+             "%llx mxcsr %x",
              op_name(e->in.op), e->in.form == FORM_MEM ? "memory" : "register", (unsigned long long)e->in.imm,
              (unsigned long long)s->xmm1[1], (unsigned long long)s->xmm1[0], (unsigned long long)s->xmm2[1],
              (unsigned long long)s->xmm2[0], (unsigned long long)operand[1], (unsigned long long)operand[0],
@@ -190,12 +226,12 @@ static bool compare_once(const struct example *e)
     before.rdx = random_half();
     before.rflags = RFLAGS_ONE | (random_bits() & RFLAGS_ARITHMETIC);
     before.mxcsr = random_mxcsr();
-    uint64_t given[2] = { operand[0], operand[1] };
+    uint64_t given[2] = {operand[0], operand[1]};
 
     uint64_t *memory = ram(OPERAND);
     memcpy(memory, operand, 16);
-    cpu->xmm[1] = (struct xmm){ before.xmm1[0], before.xmm1[1] };
-    cpu->xmm[2] = (struct xmm){ before.xmm2[0], before.xmm2[1] };
+    cpu->xmm[1] = (struct xmm){before.xmm1[0], before.xmm1[1]};
+    cpu->xmm[2] = (struct xmm){before.xmm2[0], before.xmm2[1]};
     cpu->regs[REG_RCX] = before.rcx;
     cpu->regs[REG_RDX] = before.rdx;
     cpu->regs[REG_RBX] = cpu->regs[REG_RDI] = OPERAND;
@@ -210,27 +246,30 @@ static bool compare_once(const struct example *e)
     if (host_result == SSE_HOST_UNAVAILABLE)
         return false;
     const char *text = describe(e, &before, given);
-    ck_assert_msg((result == EXEC_FAULT) == (host_result == SSE_HOST_FAULT), "%s: result %d, host %d, mxcsr %x, host's %x", text, result,
-                  host_result, cpu->mxcsr, host.mxcsr);
+    ck_assert_msg((result == EXEC_FAULT) == (host_result == SSE_HOST_FAULT),
+                  "%s: result %d, host %d, mxcsr %x, host's %x", text, result, host_result, cpu->mxcsr, host.mxcsr);
     ck_assert_msg(cpu->mxcsr == host.mxcsr, "%s: mxcsr %x, host's %x", text, cpu->mxcsr, host.mxcsr);
     if (result == EXEC_FAULT) {
         ck_assert_msg(cpu->event.vector == VECTOR_XM, "%s: vector %u", text, cpu->event.vector);
         host = before;
         memcpy(operand, given, 16);
     }
-    ck_assert_msg(cpu->xmm[1].lo == host.xmm1[0] && cpu->xmm[1].hi == host.xmm1[1], "%s: xmm1 %016llx%016llx, host's %016llx%016llx", text,
-                  (unsigned long long)cpu->xmm[1].hi, (unsigned long long)cpu->xmm[1].lo, (unsigned long long)host.xmm1[1],
+    ck_assert_msg(cpu->xmm[1].lo == host.xmm1[0] && cpu->xmm[1].hi == host.xmm1[1],
+                  "%s: xmm1 %016llx%016llx, host's %016llx%016llx", text, (unsigned long long)cpu->xmm[1].hi,
+                  (unsigned long long)cpu->xmm[1].lo, (unsigned long long)host.xmm1[1],
                   (unsigned long long)host.xmm1[0]);
-    ck_assert_msg(cpu->xmm[2].lo == host.xmm2[0] && cpu->xmm[2].hi == host.xmm2[1], "%s: xmm2 %016llx%016llx, host's %016llx%016llx", text,
-                  (unsigned long long)cpu->xmm[2].hi, (unsigned long long)cpu->xmm[2].lo, (unsigned long long)host.xmm2[1],
+    ck_assert_msg(cpu->xmm[2].lo == host.xmm2[0] && cpu->xmm[2].hi == host.xmm2[1],
+                  "%s: xmm2 %016llx%016llx, host's %016llx%016llx", text, (unsigned long long)cpu->xmm[2].hi,
+                  (unsigned long long)cpu->xmm[2].lo, (unsigned long long)host.xmm2[1],
                   (unsigned long long)host.xmm2[0]);
-    ck_assert_msg(cpu->regs[REG_RCX] == host.rcx && cpu->regs[REG_RDX] == host.rdx, "%s: rcx %llx rdx %llx, host's %llx %llx", text,
-                  (unsigned long long)cpu->regs[REG_RCX], (unsigned long long)cpu->regs[REG_RDX], (unsigned long long)host.rcx,
-                  (unsigned long long)host.rdx);
-    ck_assert_msg(flags_arithmetic(cpu) == (host.rflags & RFLAGS_ARITHMETIC), "%s: flags %x, host's %llx", text, flags_arithmetic(cpu),
-                  (unsigned long long)(host.rflags & RFLAGS_ARITHMETIC));
-    ck_assert_msg(memcmp(memory, operand, 16) == 0, "%s: memory %016llx%016llx, host's %016llx%016llx", text, (unsigned long long)memory[1],
-                  (unsigned long long)memory[0], (unsigned long long)operand[1], (unsigned long long)operand[0]);
+    ck_assert_msg(cpu->regs[REG_RCX] == host.rcx && cpu->regs[REG_RDX] == host.rdx,
+                  "%s: rcx %llx rdx %llx, host's %llx %llx", text, (unsigned long long)cpu->regs[REG_RCX],
+                  (unsigned long long)cpu->regs[REG_RDX], (unsigned long long)host.rcx, (unsigned long long)host.rdx);
+    ck_assert_msg(flags_arithmetic(cpu) == (host.rflags & RFLAGS_ARITHMETIC), "%s: flags %x, host's %llx", text,
+                  flags_arithmetic(cpu), (unsigned long long)(host.rflags & RFLAGS_ARITHMETIC));
+    ck_assert_msg(memcmp(memory, operand, 16) == 0, "%s: memory %016llx%016llx, host's %016llx%016llx", text,
+                  (unsigned long long)memory[1], (unsigned long long)memory[0], (unsigned long long)operand[1],
+                  (unsigned long long)operand[0]);
     return true;
 }
 
@@ -271,10 +310,10 @@ static void compare_example(struct example *e)
 // All forms of one opcode: REX.W or not, xmm2/rdx or [rbx], and every reg field that selects another operation.
 static void compare_opcode(unsigned prefix, const uint8_t *escape, unsigned escape_length, uint8_t opcode)
 {
-    static const uint8_t rm_bytes[] = { 0xC2, 0x03 };
+    static const uint8_t rm_bytes[] = {0xC2, 0x03};
     for (unsigned form = 0; form < 8 * 4; form++) {
         unsigned reg = form / 4, rex_w = form / 2 & 1, length = 0;
-        struct example e = { .bytes = { 0 } };
+        struct example e = {.bytes = {0}};
         struct insn usual;
         if (prefix)
             e.bytes[length++] = (uint8_t)prefix;
@@ -293,7 +332,7 @@ static void compare_opcode(unsigned prefix, const uint8_t *escape, unsigned esca
 
 START_TEST(instructions_do_what_the_host_does)
 {
-    static const uint8_t prefixes[] = { 0, 0x66, 0xF2, 0xF3 };
+    static const uint8_t prefixes[] = {0, 0x66, 0xF2, 0xF3};
     for (unsigned prefix = 0; prefix < 4; prefix++) {
         for (unsigned opcode = 0; opcode < 256; opcode++)
             if (opcode != 0x38 && opcode != 0x3A)
@@ -305,7 +344,8 @@ START_TEST(instructions_do_what_the_host_does)
             compare_opcode(prefixes[prefix], (const uint8_t *)"\x0F\x3A", 2, (uint8_t)opcode);
     }
     for (unsigned op = 0; op < OP_COUNT; op++)
-        ck_assert_msg(!handlers[op] || op_seen[op] || op == OP_MOVQ, "%s was not tested", op_name(op)); // no row of opcodes.def is a MOVQ
+        ck_assert_msg(!handlers[op] || op_seen[op] || op == OP_MOVQ, "%s was not tested",
+                      op_name(op)); // no row of opcodes.def is a MOVQ
     printf("%lu comparisons with the host\n", comparisons);
 }
 END_TEST
@@ -314,7 +354,7 @@ END_TEST
 
 static struct insn decode_text(const char *bytes, unsigned length)
 {
-    uint8_t code[15] = { 0 };
+    uint8_t code[15] = {0};
     struct insn in;
     memcpy(code, bytes, length);
     ck_assert(decode_bytes(code, &in));
@@ -333,13 +373,14 @@ static void check_fault(const struct insn *in, enum vector vector, const char *w
 // Every native op in a form that works otherwise.
 static void for_every_op(void (*check)(const struct insn *in))
 {
-    static const uint8_t prefixes[] = { 0, 0x66, 0xF2, 0xF3 };
+    static const uint8_t prefixes[] = {0, 0x66, 0xF2, 0xF3};
     for (unsigned prefix = 0; prefix < 4; prefix++)
         for (unsigned opcode = 0; opcode < 256; opcode++)
             for (unsigned modrm = 0; modrm < 256; modrm++) {
-                uint8_t bytes[15] = { prefixes[prefix], 0x0F, (uint8_t)opcode, (uint8_t)modrm };
+                uint8_t bytes[15] = {prefixes[prefix], 0x0F, (uint8_t)opcode, (uint8_t)modrm};
                 struct insn in;
-                if (((modrm & 7) == 3 && (modrm < 0x40 || modrm >= 0xC0)) && decode_bytes(prefix ? bytes : bytes + 1, &in))
+                if (((modrm & 7) == 3 && (modrm < 0x40 || modrm >= 0xC0)) &&
+                    decode_bytes(prefix ? bytes : bytes + 1, &in))
                     check(&in);
             }
 }
@@ -359,10 +400,7 @@ static void refused_by_state(const struct insn *in)
     cpu->cr4 = cr4;
 }
 
-START_TEST(every_instruction_heeds_em_ts_and_osfxsr)
-{
-    for_every_op(refused_by_state);
-}
+START_TEST(every_instruction_heeds_em_ts_and_osfxsr) { for_every_op(refused_by_state); }
 END_TEST
 
 static bool may_be_unaligned(const struct insn *in)
@@ -385,7 +423,7 @@ static void needs_alignment(const struct insn *in)
     memset(ram(OPERAND), 0, 32);
     cpu->regs[REG_RBX] = OPERAND + 8;
     cpu->mxcsr = 0x1F80;
-    struct xmm before = { 0x0123456789ABCDEF, 0xFEDCBA9876543210 };
+    struct xmm before = {0x0123456789ABCDEF, 0xFEDCBA9876543210};
     unsigned number = in->reg & 15;
     cpu->xmm[number] = before;
     if (may_be_unaligned(in)) {
@@ -435,7 +473,7 @@ END_TEST
 START_TEST(unmasked_exception_is_ud_without_osxmmexcpt)
 {
     struct insn divide = DECODE("\x0F\x5E\xCA"); // DIVPS xmm1, xmm2
-    const struct xmm one = { 0x3F8000003F800000, 0x3F8000003F800000 }, zero = { 0, 0 };
+    const struct xmm one = {0x3F8000003F800000, 0x3F8000003F800000}, zero = {0, 0};
     for (unsigned osxmmexcpt = 0; osxmmexcpt < 2; osxmmexcpt++) {
         cpu->cr4 = (cpu->cr4 & ~CR4_OSXMMEXCPT) | (osxmmexcpt ? CR4_OSXMMEXCPT : 0);
         cpu->xmm[1] = one;
@@ -451,7 +489,7 @@ END_TEST
 START_TEST(flag_already_set_raises_nothing)
 {
     struct insn add = DECODE("\x0F\x58\xCA"); // ADDPS xmm1, xmm2
-    cpu->xmm[1] = cpu->xmm[2] = (struct xmm){ 0, 0 };
+    cpu->xmm[1] = cpu->xmm[2] = (struct xmm){0, 0};
     cpu->mxcsr = MXCSR_FLAGS; // all unmasked
     ck_assert_int_eq(run(&add), EXEC_NEXT);
 }
@@ -479,15 +517,15 @@ END_TEST
 START_TEST(masked_store_leaves_memory_as_it_was_on_a_fault)
 {
     struct insn store = DECODE("\x66\x0F\xF7\xCA"); // MASKMOVDQU xmm1, xmm2
-    cpu->xmm[1] = (struct xmm){ UINT64_MAX, UINT64_MAX };
+    cpu->xmm[1] = (struct xmm){UINT64_MAX, UINT64_MAX};
     memset(ram(0xFFF0), 0, 16);
-    cpu->regs[REG_RDI] = 0xFFF8;                                  // the limit of DS is FFFFH
-    cpu->xmm[2] = (struct xmm){ UINT64_MAX, 0x80 };
+    cpu->regs[REG_RDI] = 0xFFF8; // the limit of DS is FFFFH
+    cpu->xmm[2] = (struct xmm){UINT64_MAX, 0x80};
     check_fault(&store, VECTOR_GP, "the ninth byte is beyond the limit");
     uint64_t stored;
     memcpy(&stored, ram(0xFFF8), 8);
     ck_assert_uint_eq(stored, 0);
-    cpu->xmm[2] = (struct xmm){ 0xFF7FFFFFFFFFFFFF, 0 };
+    cpu->xmm[2] = (struct xmm){0xFF7FFFFFFFFFFFFF, 0};
     ck_assert_int_eq(run(&store), EXEC_NEXT);
     memcpy(&stored, ram(0xFFF8), 8);
     ck_assert_uint_eq(stored, 0xFF00FFFFFFFFFFFF);
@@ -512,7 +550,7 @@ START_TEST(approximations_are_near)
             continue;
         double inverse = as_float(float_reciprocal(bits)), root = as_float(float_reciprocal_sqrt(bits));
         double error = inverse * value - 1, root_error = root * root * value - 1; // twice the relative error
-        if (inverse >= 0x1p-125) // else flushed to zero
+        if (inverse >= 0x1p-125)                                                  // else flushed to zero
             ck_assert_msg(error < 0x1.8p-12 && error > -0x1.8p-12, "1 / %a = %a", value, inverse);
         ck_assert_msg(root_error < 0x1.8p-11 && root_error > -0x1.8p-11, "1 / sqrt(%a) = %a", value, root);
         ck_assert((float_reciprocal(bits) & 0xFFF) == 0 && (float_reciprocal_sqrt(bits) & 0xFFF) == 0);
@@ -522,14 +560,16 @@ END_TEST
 
 START_TEST(approximations_of_special_values)
 {
-    static const struct { uint32_t value, reciprocal, root; } cases[] = {
-        { 0x00000000, 0x7F800000, 0x7F800000 }, { 0x80000000, 0xFF800000, 0xFF800000 }, // zeros
-        { 0x00000001, 0x7F800000, 0x7F800000 }, { 0x807FFFFF, 0xFF800000, 0xFF800000 }, // denormals
-        { 0x7F800000, 0x00000000, 0x00000000 }, { 0xFF800000, 0x80000000, 0xFFC00000 }, // infinities
-        { 0x7F800001, 0x7FC00001, 0x7FC00001 }, { 0xFFC12345, 0xFFC12345, 0xFFC12345 }, // NaNs
-        { 0x3F800000, 0x3F800000, 0x3F800000 }, { 0x40800000, 0x3E800000, 0x3F000000 }, // 1, 4
-        { 0x3E800000, 0x40800000, 0x40000000 }, { 0xBF800000, 0xBF800000, 0xFFC00000 }, // 1/4, -1
-        { 0x7F7FFFFF, 0x00000000, 0x1F800000 },                                         // the largest: tiny results are flushed
+    static const struct {
+        uint32_t value, reciprocal, root;
+    } cases[] = {
+        {0x00000000, 0x7F800000, 0x7F800000}, {0x80000000, 0xFF800000, 0xFF800000}, // zeros
+        {0x00000001, 0x7F800000, 0x7F800000}, {0x807FFFFF, 0xFF800000, 0xFF800000}, // denormals
+        {0x7F800000, 0x00000000, 0x00000000}, {0xFF800000, 0x80000000, 0xFFC00000}, // infinities
+        {0x7F800001, 0x7FC00001, 0x7FC00001}, {0xFFC12345, 0xFFC12345, 0xFFC12345}, // NaNs
+        {0x3F800000, 0x3F800000, 0x3F800000}, {0x40800000, 0x3E800000, 0x3F000000}, // 1, 4
+        {0x3E800000, 0x40800000, 0x40000000}, {0xBF800000, 0xBF800000, 0xFFC00000}, // 1/4, -1
+        {0x7F7FFFFF, 0x00000000, 0x1F800000}, // the largest: tiny results are flushed
     };
     for (unsigned i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         ck_assert_uint_eq(float_reciprocal(cases[i].value), cases[i].reciprocal);
@@ -541,10 +581,11 @@ END_TEST
 int main(void)
 {
     Suite *suite = suite_create("SSE");
-    TCase *flat = tcase_create("64-bit mode"), *real = tcase_create("real-address mode"), *pure = tcase_create("functions");
+    TCase *flat = tcase_create("64-bit mode"), *real = tcase_create("real-address mode"),
+          *pure = tcase_create("functions");
     tcase_add_checked_fixture(flat, setup_long_mode, teardown);
     tcase_add_checked_fixture(real, setup_real_mode, teardown);
-    TCase *const modes[] = { flat, real };
+    TCase *const modes[] = {flat, real};
     for (unsigned i = 0; i < 2; i++) {
         tcase_set_timeout(modes[i], 120);
         tcase_add_test(modes[i], instructions_do_what_the_host_does);

@@ -4,14 +4,19 @@
 // JMP or CALL ptr16:32 to selector:offset.
 static void far(uint8_t opcode, uint16_t selector, uint32_t offset)
 {
-    uint8_t bytes[7] = {opcode, (uint8_t)offset, (uint8_t)(offset >> 8), (uint8_t)(offset >> 16), (uint8_t)(offset >> 24), (uint8_t)selector,
+    uint8_t bytes[7] = {opcode,
+                        (uint8_t)offset,
+                        (uint8_t)(offset >> 8),
+                        (uint8_t)(offset >> 16),
+                        (uint8_t)(offset >> 24),
+                        (uint8_t)selector,
                         (uint8_t)(selector >> 8)};
     put(CODE, bytes, sizeof bytes);
     cpu->regs[REG_RIP] = CODE;
     step();
 }
-#define JMP 0xEA
-#define CALL 0x9A
+#define JMP    0xEA
+#define CALL   0x9A
 #define TARGET 0x21000u
 
 START_TEST(real_mode_far_call_and_return)
@@ -47,8 +52,13 @@ END_TEST
 
 START_TEST(direct_jump_checks)
 {
-    static const struct { uint16_t selector; int vector; uint16_t error; } row[] = {
-        {CODE0, -1, 0}, {CODE0 | 3, 13, CODE0}, {CODE3, 13, CODE3 & ~3}, {CONFORMING, -1, 0}, {DATA0, 13, DATA0}, {0, 13, 0}, {0x200, 13, 0x200},
+    static const struct {
+        uint16_t selector;
+        int vector;
+        uint16_t error;
+    } row[] = {
+        {CODE0, -1, 0}, {CODE0 | 3, 13, CODE0}, {CODE3, 13, CODE3 & ~3}, {CONFORMING, -1, 0}, {DATA0, 13, DATA0},
+        {0, 13, 0},     {0x200, 13, 0x200},
     };
     for (unsigned i = 0; i < sizeof row / sizeof row[0]; i++) {
         enter_protected(0);
@@ -172,7 +182,8 @@ END_TEST
 START_TEST(iret_to_v8086_and_back)
 {
     enter_protected(0);
-    uint32_t frame[] = {0, CODE >> 4, RFLAGS_VM | RFLAGS_IOPL | RFLAGS_IF, 0xFFE, STACK3 >> 4, 0x1111, 0x2222, 0x3333, 0x4444};
+    uint32_t frame[] = {0,      CODE >> 4, RFLAGS_VM | RFLAGS_IOPL | RFLAGS_IF, 0xFFE, STACK3 >> 4, 0x1111, 0x2222,
+                        0x3333, 0x4444};
     put(STACK1, frame, sizeof frame);
     cpu->regs[REG_RSP] = STACK1;
     code(0xCF);

@@ -286,7 +286,7 @@ START_TEST(data_breakpoint_in_64_bit_mode)
 {
     enter_long(0);
     cpu->dr[0] = DATA + 8;
-    cpu_write_dr7(cpu, BIT(0) | (uint64_t)0xB << 16); // L0, read or write, 8 bytes
+    cpu_write_dr7(cpu, BIT(0) | (uint64_t)0xB << 16);     // L0, read or write, 8 bytes
     code(0x8B, 0x04, 0x25, 0x0C, 0x80, 0x02, 0x00, 0x90); // mov eax, [DATA + 12]
     cpu_run(cpu, cpu_now(cpu) + 1, false);
     for (unsigned i = 0; i < 3 && cpu->regs[REG_RIP] < CODE + 8 && cpu->regs[REG_RIP] >= CODE; i++)
@@ -314,7 +314,10 @@ END_TEST
 
 START_TEST(io_permission_bitmap)
 {
-    static const struct { uint8_t bits; bool ok; } row[] = {{0x00, true}, {0x01, false}, {0x02, true}, {0xFF, false}};
+    static const struct {
+        uint8_t bits;
+        bool ok;
+    } row[] = {{0x00, true}, {0x01, false}, {0x02, true}, {0xFF, false}};
     for (unsigned i = 0; i < sizeof row / sizeof row[0]; i++) {
         enter_protected(3);
         put(TSS + 0x88 + 0x80 / 8, &row[i].bits, 1);

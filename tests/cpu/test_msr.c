@@ -1,12 +1,16 @@
 // MSRs: each row of msrs.def reads, and what may be written.
 #include "cpu_fixture.h"
 
-static const struct { uint32_t index; const char *name; enum { STORED_ROW, CHECKED_ROW, CONSTANT_ROW, IGNORED_ROW, SPECIAL_ROW } kind; } rows[] = {
-#define STORED(i, n, field, w, reset) {i, #n, STORED_ROW},
+static const struct {
+    uint32_t index;
+    const char *name;
+    enum { STORED_ROW, CHECKED_ROW, CONSTANT_ROW, IGNORED_ROW, SPECIAL_ROW } kind;
+} rows[] = {
+#define STORED(i, n, field, w, reset)  {i, #n, STORED_ROW},
 #define CHECKED(i, n, field, c, reset) {i, #n, CHECKED_ROW},
-#define CONSTANT(i, n, v) {i, #n, CONSTANT_ROW},
-#define IGNORED(i, n, v) {i, #n, IGNORED_ROW},
-#define SPECIAL(i, n, a) {i, #n, SPECIAL_ROW},
+#define CONSTANT(i, n, v)              {i, #n, CONSTANT_ROW},
+#define IGNORED(i, n, v)               {i, #n, IGNORED_ROW},
+#define SPECIAL(i, n, a)               {i, #n, SPECIAL_ROW},
 #include "cpu/msrs.def"
 #undef STORED
 #undef CHECKED
@@ -75,18 +79,48 @@ END_TEST
 
 START_TEST(invalid_values_fault)
 {
-    static const struct { uint32_t index; uint64_t value; bool ok; } row[] = {
-        {0xC0000080, EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE, true}, {0xC0000080, BIT(1), false}, {0xC0000080, EFER_LMA, false}, // LME may not change with paging on
-        {0xC0000082, UINT64_C(0x800000000000), false}, {0xC0000082, UINT64_C(0xFFFF800000000000), true}, {0xC0000100, BIT(63), false},
-        {0xC0000101, UINT64_C(0xFFFFFFFF80000000), true}, {0xC0000102, BIT(48), false}, {0xC0000103, BIT(32), false}, {0xC0000084, BIT(32), false},
-        {0x174, BIT(32), false}, {0x175, BIT(50), false}, {0x277, 0x0007040600070402, false}, {0x277, 0x0505050505050505, true},
-        {0x2FF, 0xC06, true}, {0x2FF, 0x1000, false}, {0x2FF, 2, false}, {0x200, 6, true}, {0x200, 0x106, false}, {0x200, BIT(39), false},
-        {0x201, 0x800, true}, {0x201, 1, false}, {0x250, 0x0606060606060606, true}, {0x250, 3, false}, {0xFE, 0, false}, {0x1D9, 3, true},
-        {0x1D9, BIT(40), false}, {0xDA0, 1, false}, {0x179, 0, false}, {0x48, 0, false}, {0xC0010015, 0, false}, {0x40000000, 0, false},
+    static const struct {
+        uint32_t index;
+        uint64_t value;
+        bool ok;
+    } row[] = {
+        {0xC0000080, EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE, true},
+        {0xC0000080, BIT(1), false},
+        {0xC0000080, EFER_LMA, false}, // LME may not change with paging on
+        {0xC0000082, UINT64_C(0x800000000000), false},
+        {0xC0000082, UINT64_C(0xFFFF800000000000), true},
+        {0xC0000100, BIT(63), false},
+        {0xC0000101, UINT64_C(0xFFFFFFFF80000000), true},
+        {0xC0000102, BIT(48), false},
+        {0xC0000103, BIT(32), false},
+        {0xC0000084, BIT(32), false},
+        {0x174, BIT(32), false},
+        {0x175, BIT(50), false},
+        {0x277, 0x0007040600070402, false},
+        {0x277, 0x0505050505050505, true},
+        {0x2FF, 0xC06, true},
+        {0x2FF, 0x1000, false},
+        {0x2FF, 2, false},
+        {0x200, 6, true},
+        {0x200, 0x106, false},
+        {0x200, BIT(39), false},
+        {0x201, 0x800, true},
+        {0x201, 1, false},
+        {0x250, 0x0606060606060606, true},
+        {0x250, 3, false},
+        {0xFE, 0, false},
+        {0x1D9, 3, true},
+        {0x1D9, BIT(40), false},
+        {0xDA0, 1, false},
+        {0x179, 0, false},
+        {0x48, 0, false},
+        {0xC0010015, 0, false},
+        {0x40000000, 0, false},
     };
     for (unsigned i = 0; i < sizeof row / sizeof row[0]; i++) {
         enter_long(0);
-        ck_assert_msg(wrmsr(row[i].index, row[i].value) == row[i].ok, "%x %llx", row[i].index, (unsigned long long)row[i].value);
+        ck_assert_msg(wrmsr(row[i].index, row[i].value) == row[i].ok, "%x %llx", row[i].index,
+                      (unsigned long long)row[i].value);
     }
 }
 END_TEST

@@ -44,9 +44,13 @@ END_TEST
 
 START_TEST(data_load_checks)
 {
-    static const struct { uint16_t selector; int vector; } row[] = {
-        {0, -1}, {3, -1}, {DATA0, -1}, {DATA3, -1}, {CODE0, -1}, {CONFORMING, -1}, {READONLY, -1},
-        {EXECUTE_ONLY, 13}, {TSS_A, 13}, {ABSENT, 11}, {DATA0 | 1, 13}, {0x100, 13}, {DATA0 | 4, 13},
+    static const struct {
+        uint16_t selector;
+        int vector;
+    } row[] = {
+        {0, -1},          {3, -1},        {DATA0, -1},        {DATA3, -1}, {CODE0, -1},
+        {CONFORMING, -1}, {READONLY, -1}, {EXECUTE_ONLY, 13}, {TSS_A, 13}, {ABSENT, 11},
+        {DATA0 | 1, 13},  {0x100, 13},    {DATA0 | 4, 13},
     };
     enter_protected(0);
     for (unsigned i = 0; i < sizeof row / sizeof row[0]; i++) {
@@ -71,7 +75,10 @@ END_TEST
 
 START_TEST(stack_load_checks)
 {
-    static const struct { uint16_t selector; int vector; } row[] = {
+    static const struct {
+        uint16_t selector;
+        int vector;
+    } row[] = {
         {0, 13}, {DATA3, 13}, {READONLY, 13}, {CODE0, 13}, {DATA0 | 1, 13}, {ABSENT, 12}, {DATA0, -1},
     };
     enter_protected(0);
@@ -172,7 +179,8 @@ START_TEST(lar_lsl_verr_verw)
 {
     enter_protected(0);
     cpu->regs[REG_RAX] = TSS_B;
-    code(0x0F, 0x02, 0xD8, 0x0F, 0x03, 0xC8, 0x0F, 0x00, 0xE0, 0x0F, 0x00, 0xE8); // lar ebx, eax; lsl ecx, eax; verr ax; verw ax
+    code(0x0F, 0x02, 0xD8, 0x0F, 0x03, 0xC8, 0x0F, 0x00, 0xE0, 0x0F, 0x00,
+         0xE8); // lar ebx, eax; lsl ecx, eax; verr ax; verw ax
     step();
     ck_assert(zf());
     ck_hex(cpu->regs[REG_RBX], 0x8900);
@@ -262,7 +270,8 @@ START_TEST(expand_down_stack_is_not_flat)
     cpu->regs[REG_RSP] = 0x1000;
     code(0x50);
     step();
-    ck_assert(cpu->activity == ACTIVITY_SHUTDOWN || cpu->regs[REG_RIP] != CODE + 1); // the stack cannot take the #SS either
+    ck_assert(cpu->activity == ACTIVITY_SHUTDOWN ||
+              cpu->regs[REG_RIP] != CODE + 1); // the stack cannot take the #SS either
 }
 END_TEST
 

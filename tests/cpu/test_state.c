@@ -17,15 +17,15 @@ static void run(uint8_t opcode, unsigned reg, bool rex_w)
     cpu->regs[REG_RIP] = CODE;
     step();
 }
-#define FXSAVE() run(0xAE, 0, true)
-#define FXRSTOR() run(0xAE, 1, true)
-#define XSAVE() run(0xAE, 4, true)
-#define XRSTOR() run(0xAE, 5, true)
+#define FXSAVE()   run(0xAE, 0, true)
+#define FXRSTOR()  run(0xAE, 1, true)
+#define XSAVE()    run(0xAE, 4, true)
+#define XRSTOR()   run(0xAE, 5, true)
 #define XSAVEOPT() run(0xAE, 6, true)
-#define XSAVEC() run(0xC7, 4, true)
-#define XSAVES() run(0xC7, 5, true)
-#define XRSTORS() run(0xC7, 3, true)
-#define ck_ok() ck_assert_msg(cpu->regs[REG_RIP] == CODE + 4, "RIP %llx", (unsigned long long)cpu->regs[REG_RIP])
+#define XSAVEC()   run(0xC7, 4, true)
+#define XSAVES()   run(0xC7, 5, true)
+#define XRSTORS()  run(0xC7, 3, true)
+#define ck_ok()    ck_assert_msg(cpu->regs[REG_RIP] == CODE + 4, "RIP %llx", (unsigned long long)cpu->regs[REG_RIP])
 
 static void fill(void)
 {
@@ -228,9 +228,20 @@ END_TEST
 
 START_TEST(xrstor_header_checks)
 {
-    static const struct { uint64_t xstate, xcomp, reserved; unsigned reserved_at; bool ok; } row[] = {
-        {3, 0, 0, 528, true}, {4, 0, 0, 528, false}, {3, 1, 0, 528, false}, {3, 0, 1, 528, false}, {3, 0, 1, 536, true},
-        {3, BIT(63) | 3, 0, 528, true}, {3, BIT(63) | 1, 0, 528, false}, {1, BIT(63) | 7, 0, 528, false}, {3, BIT(63) | 3, 1, 568, false},
+    static const struct {
+        uint64_t xstate, xcomp, reserved;
+        unsigned reserved_at;
+        bool ok;
+    } row[] = {
+        {3, 0, 0, 528, true},
+        {4, 0, 0, 528, false},
+        {3, 1, 0, 528, false},
+        {3, 0, 1, 528, false},
+        {3, 0, 1, 536, true},
+        {3, BIT(63) | 3, 0, 528, true},
+        {3, BIT(63) | 1, 0, 528, false},
+        {1, BIT(63) | 7, 0, 528, false},
+        {3, BIT(63) | 3, 1, 568, false},
     };
     for (unsigned i = 0; i < sizeof row / sizeof row[0]; i++) {
         fill();
@@ -248,7 +259,10 @@ END_TEST
 
 START_TEST(xsetbv_and_xgetbv)
 {
-    static const struct { uint32_t index, value; bool ok; } row[] = {{0, 3, true}, {0, 1, true}, {0, 2, false}, {0, 7, false}, {1, 1, false}};
+    static const struct {
+        uint32_t index, value;
+        bool ok;
+    } row[] = {{0, 3, true}, {0, 1, true}, {0, 2, false}, {0, 7, false}, {1, 1, false}};
     for (unsigned i = 0; i < sizeof row / sizeof row[0]; i++) {
         enter_long(0);
         cpu->regs[REG_RCX] = row[i].index;

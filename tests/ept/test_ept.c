@@ -7,15 +7,15 @@
 
 #define PML4_TABLE 0x1000u
 #define PDPT_TABLE 0x2000u
-#define PD_TABLE 0x3000u
-#define PT_TABLE 0x4000u
+#define PD_TABLE   0x3000u
+#define PT_TABLE   0x4000u
 #define PML5_TABLE 0x5000u
-#define EPTP_BASE (PML4_TABLE | (3u << 3) | 6u)
-#define WB (6u << 3)
-#define RWX EPT_PERMISSIONS
+#define EPTP_BASE  (PML4_TABLE | (3u << 3) | 6u)
+#define WB         (6u << 3)
+#define RWX        EPT_PERMISSIONS
 
 // The address the tests translate: index 1 at every level, offset 123H.
-#define TEST_GPA (BIT(39) | BIT(30) | BIT(21) | BIT(12) | 0x123)
+#define TEST_GPA   (BIT(39) | BIT(30) | BIT(21) | BIT(12) | 0x123)
 #define TEST_FRAME 0xABCDE000u
 
 static struct memory memory;
@@ -26,10 +26,7 @@ static struct ept_result result;
 
 static const hpa_t entry_at[] = {PML4_TABLE + 8, PDPT_TABLE + 8, PD_TABLE + 8, PT_TABLE + 8};
 
-static void put(hpa_t address, uint64_t entry)
-{
-    ck_assert(memory_write(&memory, address, &entry, 8));
-}
+static void put(hpa_t address, uint64_t entry) { ck_assert(memory_write(&memory, address, &entry, 8)); }
 
 static uint64_t get(hpa_t address)
 {
@@ -56,10 +53,7 @@ static void setup(void)
     build();
 }
 
-static void teardown(void)
-{
-    memory_destroy(&memory);
-}
+static void teardown(void) { memory_destroy(&memory); }
 
 static enum ept_status walk(gpa_t gpa, unsigned access)
 {

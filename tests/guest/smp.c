@@ -275,7 +275,8 @@ static void test_init_in_vmx(uint32_t id)
     spin(2000);
     uint32_t before = processors[id].value[1], starts = processors[id].starts;
     spin(2000);
-    check(processors[id].value[1] != before && processors[id].starts == starts, "INIT and SIPI wait while it is in VMX root operation");
+    check(processors[id].value[1] != before && processors[id].starts == starts,
+          "INIT and SIPI wait while it is in VMX root operation");
     vmx_may_end = 1;
     check(wait_for(&processors[id].value[2], 1), "it goes on");
     spin(2000);
@@ -291,8 +292,10 @@ static void test_apic_page(uint32_t id)
           "it answers at its new address only, and then at the old one");
     check(own_id() == 0, "that of another processor stays");
     check(ask(id, WORK_DISABLE_APIC), "the local APIC is switched off and on");
-    check(processors[id].value[0] == UINT32_MAX && !processors[id].value[1], "off: no page, and CPUID does not report it");
-    check(processors[id].value[2] == APIC_RESET_SPURIOUS && processors[id].value[3], "on again: registers as after reset");
+    check(processors[id].value[0] == UINT32_MAX && !processors[id].value[1],
+          "off: no page, and CPUID does not report it");
+    check(processors[id].value[2] == APIC_RESET_SPURIOUS && processors[id].value[3],
+          "on again: registers as after reset");
 }
 
 int main(void)

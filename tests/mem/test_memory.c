@@ -37,10 +37,7 @@ static void setup(void)
     bus_init(&bus, &memory);
 }
 
-static void teardown(void)
-{
-    memory_destroy(&memory);
-}
+static void teardown(void) { memory_destroy(&memory); }
 
 START_TEST(create_rejects_bad_sizes)
 {
@@ -242,10 +239,7 @@ static void overlapping(void)
     bus_register_mmio(&bus, &c);
 }
 
-START_TEST(overlapping_regions_are_a_defect)
-{
-    overlapping();
-}
+START_TEST(overlapping_regions_are_a_defect) { overlapping(); }
 END_TEST
 
 int main(void)

@@ -5,19 +5,16 @@
 #include <string.h>
 #include <time.h>
 
-#define ROOT 0x100000u
+#define ROOT     0x100000u
 #define EPT_ROOT 0x180000u
-#define PAGES 64u
-#define ROUNDS 20000u
+#define PAGES    64u
+#define ROUNDS   20000u
 
 static struct memory memory;
 static struct bus bus;
 static struct mmu mmu;
 
-static void put64(hpa_t address, uint64_t value)
-{
-    memory_write(&memory, address, &value, 8);
-}
+static void put64(hpa_t address, uint64_t value) { memory_write(&memory, address, &value, 8); }
 
 // One chain of tables for the first 2 MBytes: 4-KByte pages, one to one, accessed and dirty.
 static void build(hpa_t root, uint64_t link, uint64_t leaf)

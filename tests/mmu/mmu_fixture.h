@@ -9,19 +9,19 @@
 #include <string.h>
 
 #define FIXTURE_RAM (16u << 20)
-#define P BIT(0)
-#define RW BIT(1)
-#define US BIT(2)
-#define ACC BIT(5)
-#define DIRTY BIT(6)
-#define PS BIT(7)
-#define GLOBAL BIT(8)
-#define XD BIT(63)
-#define EPT_RWX EPT_PERMISSIONS
-#define EPT_LEAF (EPT_PERMISSIONS | (6u << 3))
-#define LONG_CR0 (CR0_PE | CR0_PG | CR0_WP)
-#define LONG_CR4 (CR4_PAE)
-#define LONG_EFER (EFER_LME | EFER_LMA | EFER_NXE)
+#define P           BIT(0)
+#define RW          BIT(1)
+#define US          BIT(2)
+#define ACC         BIT(5)
+#define DIRTY       BIT(6)
+#define PS          BIT(7)
+#define GLOBAL      BIT(8)
+#define XD          BIT(63)
+#define EPT_RWX     EPT_PERMISSIONS
+#define EPT_LEAF    (EPT_PERMISSIONS | (6u << 3))
+#define LONG_CR0    (CR0_PE | CR0_PG | CR0_WP)
+#define LONG_CR4    (CR4_PAE)
+#define LONG_EFER   (EFER_LME | EFER_LMA | EFER_NXE)
 
 static struct memory memory;
 static struct bus bus;
@@ -38,10 +38,7 @@ __attribute__((unused)) static void fixture_setup(void)
     next_table = 0x100000;
 }
 
-__attribute__((unused)) static void fixture_teardown(void)
-{
-    memory_destroy(&memory);
-}
+__attribute__((unused)) static void fixture_teardown(void) { memory_destroy(&memory); }
 
 // ck_assert tells the parent process of every call, which costs too much where tables are filled.
 __attribute__((unused)) static void require(bool condition)
@@ -84,7 +81,8 @@ __attribute__((unused)) static hpa_t new_table(void)
 
 // Puts `leaf` into the 8-byte tables under `root`, at the level that covers 1 << shift bytes, making tables on
 // the way with `link` as their flags. The same for guest tables and for EPT. Returns the address of the leaf.
-__attribute__((unused)) static hpa_t map_page(hpa_t root, uint64_t address, unsigned shift, uint64_t leaf, uint64_t link)
+__attribute__((unused)) static hpa_t map_page(hpa_t root, uint64_t address, unsigned shift, uint64_t leaf,
+                                              uint64_t link)
 {
     hpa_t table = root;
     for (unsigned level = 39; level > shift; level -= 9) {
@@ -133,10 +131,7 @@ __attribute__((unused)) static enum mmu_status access_as(gva_t gva, enum mmu_acc
     return mmu_translate(&mmu, gva, access, mode, &hpa, &fault);
 }
 
-__attribute__((unused)) static enum mmu_status read_page(gva_t gva)
-{
-    return access_as(gva, MMU_READ, MMU_SUPERVISOR);
-}
+__attribute__((unused)) static enum mmu_status read_page(gva_t gva) { return access_as(gva, MMU_READ, MMU_SUPERVISOR); }
 
 __attribute__((unused)) static int run_cases(Suite *suite)
 {

@@ -1,11 +1,11 @@
 // The TLB: what stays cached, what each invalidation forgets and keeps, replacement, and fast entries.
 #include "mmu_fixture.h"
 
-#define GVA 0x7F0000403000u
+#define GVA       0x7F0000403000u
 #define OTHER_GVA 0x7F0000507000u
-#define FRAME_A 0x5000u
-#define FRAME_B 0x6000u
-#define FLAGS (P | RW | US | ACC)
+#define FRAME_A   0x5000u
+#define FRAME_B   0x6000u
+#define FLAGS     (P | RW | US | ACC)
 
 static hpa_t root, leaf_at, other_at;
 
@@ -18,15 +18,9 @@ static void setup(void)
     enter_long_mode(root);
 }
 
-static void set_cr4(uint64_t cr4)
-{
-    mmu_set_control(&mmu, LONG_CR0, mmu.cr3, LONG_CR4 | cr4, LONG_EFER);
-}
+static void set_cr4(uint64_t cr4) { mmu_set_control(&mmu, LONG_CR0, mmu.cr3, LONG_CR4 | cr4, LONG_EFER); }
 
-static void set_cr3(uint64_t cr3)
-{
-    mmu_set_control(&mmu, mmu.cr0, cr3, mmu.cr4, mmu.efer);
-}
+static void set_cr3(uint64_t cr3) { mmu_set_control(&mmu, mmu.cr0, cr3, mmu.cr4, mmu.efer); }
 
 static hpa_t frame_of(gva_t gva)
 {
@@ -43,10 +37,7 @@ static void cache_and_change(uint64_t flags)
     put64(leaf_at, FRAME_B | flags);
 }
 
-static bool is_cached(void)
-{
-    return frame_of(GVA) == FRAME_A;
-}
+static bool is_cached(void) { return frame_of(GVA) == FRAME_A; }
 
 static bool fast_hits(gva_t gva, enum mmu_mode mode, enum mmu_access access)
 {

@@ -4,7 +4,7 @@
 
 #include <stdio.h>
 
-#define TEST_GVA (BIT(39) | BIT(30) | BIT(21) | BIT(12) | 0x123)
+#define TEST_GVA   (BIT(39) | BIT(30) | BIT(21) | BIT(12) | 0x123)
 #define TEST_FRAME 0x5000u
 #define CODE_FLAGS (P | RW | US)
 
@@ -423,10 +423,7 @@ static void build_nested(uint64_t eptp_flags)
 }
 
 // Changes the EPT leaf of a guest-physical page.
-static void set_ept(gpa_t gpa, uint64_t leaf)
-{
-    put64(ept_leaf_address(eptp, gpa), leaf);
-}
+static void set_ept(gpa_t gpa, uint64_t leaf) { put64(ept_leaf_address(eptp, gpa), leaf); }
 
 START_TEST(nested_walk_reads_24_entries)
 {
@@ -459,8 +456,8 @@ START_TEST(table_access_with_ept_flags_counts_as_read_and_write)
     build_nested(EPTP_ACCESSED_DIRTY);
     set_ept(entry_at[2], (entry_at[2] & PAGE_FRAME_MASK) | (EPT_LEAF & ~EPT_WRITE));
     ck_assert_int_eq(read_page(TEST_GVA), MMU_EPT_VIOLATION);
-    ck_assert_uint_eq(fault.qualification, EPT_QUAL_READ | EPT_QUAL_WRITE | EPT_QUAL_READABLE | EPT_QUAL_EXECUTABLE |
-                                               EPT_QUAL_LINEAR_VALID);
+    ck_assert_uint_eq(fault.qualification,
+                      EPT_QUAL_READ | EPT_QUAL_WRITE | EPT_QUAL_READABLE | EPT_QUAL_EXECUTABLE | EPT_QUAL_LINEAR_VALID);
     set_ept(entry_at[2], (entry_at[2] & PAGE_FRAME_MASK) | EPT_LEAF);
     ck_assert_int_eq(read_page(TEST_GVA), MMU_OK);
     ck_assert(get64(ept_leaf_address(eptp, entry_at[2])) & EPT_DIRTY);
@@ -474,8 +471,8 @@ START_TEST(guest_flag_update_in_a_read_only_table_is_a_read_and_write_violation)
     build_nested(0);
     set_ept(entry_at[3], (entry_at[3] & PAGE_FRAME_MASK) | (EPT_LEAF & ~EPT_WRITE));
     ck_assert_int_eq(read_page(TEST_GVA), MMU_EPT_VIOLATION);
-    ck_assert_uint_eq(fault.qualification, EPT_QUAL_READ | EPT_QUAL_WRITE | EPT_QUAL_READABLE | EPT_QUAL_EXECUTABLE |
-                                               EPT_QUAL_LINEAR_VALID);
+    ck_assert_uint_eq(fault.qualification,
+                      EPT_QUAL_READ | EPT_QUAL_WRITE | EPT_QUAL_READABLE | EPT_QUAL_EXECUTABLE | EPT_QUAL_LINEAR_VALID);
     ck_assert_uint_eq(fault.gpa, entry_at[3]);
     for (unsigned level = 0; level < 4; level++)
         put64(entry_at[level], get64(entry_at[level]) | ACC);
@@ -515,9 +512,8 @@ START_TEST(violation_with_paging_off_counts_as_user_and_writable)
     mmu_set_control(&mmu, CR0_PE, 0, 0, 0);
     set_ept(TEST_FRAME, 0);
     ck_assert_int_eq(access_as(TEST_FRAME | 4, MMU_FETCH, MMU_SUPERVISOR), MMU_EPT_VIOLATION);
-    ck_assert_uint_eq(fault.qualification,
-                      EPT_QUAL_FETCH | EPT_QUAL_LINEAR_VALID | EPT_QUAL_FINAL_TRANSLATION | EPT_QUAL_USER |
-                          EPT_QUAL_GUEST_WRITABLE);
+    ck_assert_uint_eq(fault.qualification, EPT_QUAL_FETCH | EPT_QUAL_LINEAR_VALID | EPT_QUAL_FINAL_TRANSLATION |
+                                               EPT_QUAL_USER | EPT_QUAL_GUEST_WRITABLE);
     ck_assert_uint_eq(fault.gpa, TEST_FRAME | 4);
 }
 END_TEST
@@ -593,15 +589,12 @@ static uint64_t random64(void)
     return random_state * 0x2545F4914F6CDD1D;
 }
 
-static bool chance(unsigned one_in)
-{
-    return (random64() >> 20) % one_in == 0;
-}
+static bool chance(unsigned one_in) { return (random64() >> 20) % one_in == 0; }
 
 // EPT tables live in pages 0-15, guest tables in 16 pages at 2 MBytes; EPT maps guest-physical pages there or
 // nowhere, so no guest flag update ever changes an EPT table.
 #define POOL_PAGES 16
-#define EPT_POOL 0u
+#define EPT_POOL   0u
 #define GUEST_POOL 0x200000u
 #define RANDOM_RAM 0x400000u
 
@@ -685,8 +678,8 @@ static void apply_configuration(const struct reference *r)
     mmu.ept_caps.page_1g = r->ept_1g;
     mmu.ept_caps.advanced_violation_info = r->advanced;
     uint64_t cr0 = CR0_PE | (r->paging ? CR0_PG : 0) | (r->wp ? CR0_WP : 0);
-    uint64_t cr4 = (r->pae ? CR4_PAE : 0) | (r->pse ? CR4_PSE : 0) | (r->pge ? CR4_PGE : 0) |
-                   (r->smep ? CR4_SMEP : 0) | (r->smap ? CR4_SMAP : 0);
+    uint64_t cr4 = (r->pae ? CR4_PAE : 0) | (r->pse ? CR4_PSE : 0) | (r->pge ? CR4_PGE : 0) | (r->smep ? CR4_SMEP : 0) |
+                   (r->smap ? CR4_SMAP : 0);
     uint64_t efer = (r->nxe ? EFER_NXE : 0) | (r->long_mode ? EFER_LMA | EFER_LME : 0);
     mmu_set_pdptes(&mmu, r->pdpte);
     mmu_set_control(&mmu, cr0, r->cr3, cr4, efer);
@@ -756,10 +749,7 @@ static void random_comparison(uint64_t seed, unsigned configurations, unsigned a
         ck_assert_msg(outcomes[i] > configurations / 8, "outcome %u was met only %u times", i, outcomes[i]);
 }
 
-START_TEST(random_walks_agree_with_the_reference)
-{
-    random_comparison(0x9E3779B97F4A7C15 + (uint64_t)_i, 250, 40);
-}
+START_TEST(random_walks_agree_with_the_reference) { random_comparison(0x9E3779B97F4A7C15 + (uint64_t)_i, 250, 40); }
 END_TEST
 
 int main(void)

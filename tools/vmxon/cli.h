@@ -8,13 +8,13 @@
 
 // Exit statuses of the command-line contract. A guest's own status (written to the debug-exit port) is odd.
 enum exit_status {
-    STATUS_OK = 0,       // powered off, or halted for ever with interrupts off
-    STATUS_USAGE = 2,    // wrong usage
-    STATUS_REFUSED = 4,  // an input was refused
-    STATUS_DIED = 6,     // the guest died: triple fault, VMX abort
-    STATUS_LIMIT = 8,    // a limit was reached
-    STATUS_CHECK = 10,   // a check failed
-    STATUS_DEFECT = 70,  // a defect of vmxon itself
+    STATUS_OK = 0,      // powered off, or halted for ever with interrupts off
+    STATUS_USAGE = 2,   // wrong usage
+    STATUS_REFUSED = 4, // an input was refused
+    STATUS_DIED = 6,    // the guest died: triple fault, VMX abort
+    STATUS_LIMIT = 8,   // a limit was reached
+    STATUS_CHECK = 10,  // a check failed
+    STATUS_DEFECT = 70, // a defect of vmxon itself
 };
 
 // Subcommands: argv[0] is the subcommand's name. Each returns an exit status.

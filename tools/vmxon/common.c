@@ -55,9 +55,12 @@ bool parse_size(const char *text, uint64_t *value)
     memcpy(digits, text, length + 1);
     unsigned shift = 0;
     switch (digits[length - 1]) {
-    case 'K': case 'k': shift = 10; break;
-    case 'M': case 'm': shift = 20; break;
-    case 'G': case 'g': shift = 30; break;
+    case 'K':
+    case 'k': shift = 10; break;
+    case 'M':
+    case 'm': shift = 20; break;
+    case 'G':
+    case 'g': shift = 30; break;
     default: break;
     }
     if (shift)

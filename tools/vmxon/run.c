@@ -28,9 +28,23 @@ struct run_options {
 };
 
 enum option_code {
-    OPTION_MEMORY = 256, OPTION_CPUS, OPTION_CPU, OPTION_APPEND, OPTION_INITRD, OPTION_SERIAL, OPTION_MAX_INSTRUCTIONS,
-    OPTION_MAX_CYCLES, OPTION_STATS, OPTION_CHECK, OPTION_SEED, OPTION_TIMING, OPTION_FLAT, OPTION_SINGLE_STEP, OPTION_HELP,
-    OPTION_RECORD, OPTION_TRACE,
+    OPTION_MEMORY = 256,
+    OPTION_CPUS,
+    OPTION_CPU,
+    OPTION_APPEND,
+    OPTION_INITRD,
+    OPTION_SERIAL,
+    OPTION_MAX_INSTRUCTIONS,
+    OPTION_MAX_CYCLES,
+    OPTION_STATS,
+    OPTION_CHECK,
+    OPTION_SEED,
+    OPTION_TIMING,
+    OPTION_FLAT,
+    OPTION_SINGLE_STEP,
+    OPTION_HELP,
+    OPTION_RECORD,
+    OPTION_TRACE,
 };
 
 static const struct option options[] = {
@@ -121,7 +135,8 @@ static bool take_option(struct run_options *run, int option, const char *value)
         return (parse_number(value, &run->limits.cycles) && run->limits.cycles > 0) ||
                bad_value("--max-cycles", value, "a number above 0");
     case OPTION_SEED: return parse_number(value, &run->config.seed) || bad_value("--seed", value, "a number");
-    case OPTION_TIMING: return strcmp(value, "skylake") == 0 || bad_value("--timing", value, "a timing profile (skylake)");
+    case OPTION_TIMING:
+        return strcmp(value, "skylake") == 0 || bad_value("--timing", value, "a timing profile (skylake)");
     case OPTION_FLAT: run->flat = value; return true;
     case OPTION_SINGLE_STEP: run->limits.single_step = true; return true;
     case OPTION_STATS:
@@ -202,9 +217,13 @@ static enum vmxon_status load_image(struct vmxon *machine, const struct run_opti
     }
     if (opened == run->initrd_count) {
         struct vmxon_error error;
-        const struct vmxon_image request = {
-            .name = run->image_path, .bytes = image.bytes, .size = image.size, .command_line = run->append,
-            .modules = modules, .module_count = opened, .flat = run->flat};
+        const struct vmxon_image request = {.name = run->image_path,
+                                            .bytes = image.bytes,
+                                            .size = image.size,
+                                            .command_line = run->append,
+                                            .modules = modules,
+                                            .module_count = opened,
+                                            .flat = run->flat};
         status = vmxon_load(machine, &request, &error);
         if (status != VMXON_OK)
             complain("%s", error.text);
@@ -225,8 +244,8 @@ static int settle_outcome(const struct vmxon_outcome *outcome, const struct run_
     case VMXON_END_POWER_OFF:
     case VMXON_END_HALTED: return STATUS_OK;
     case VMXON_END_LIMIT:
-        complain("%s: limit reached: %s, at RIP 0x%" PRIx64 " of processor %u", run->image_path, outcome->text, outcome->rip,
-                 outcome->cpu);
+        complain("%s: limit reached: %s, at RIP 0x%" PRIx64 " of processor %u", run->image_path, outcome->text,
+                 outcome->rip, outcome->cpu);
         return STATUS_LIMIT;
     case VMXON_END_CHECK: complain("%s: %s", run->image_path, outcome->text); return STATUS_CHECK;
     case VMXON_END_RESET:
@@ -248,7 +267,8 @@ static json_t *exits_to_json(const struct vmxon_stats *stats)
     json_t *exits = json_object();
     for (unsigned reason = 0; reason < VMXON_EXIT_REASONS; reason++) {
         if (stats->vm_exits[reason])
-            json_object_set_new(exits, vmxon_exit_reason_name(reason), json_integer((json_int_t)stats->vm_exits[reason]));
+            json_object_set_new(exits, vmxon_exit_reason_name(reason),
+                                json_integer((json_int_t)stats->vm_exits[reason]));
     }
     return exits;
 }
@@ -296,7 +316,8 @@ static void print_stats_text(const struct vmxon *machine, int status, double sec
     char hash[33];
     vmxon_get_stats(machine, &stats);
     vmxon_state_hash(machine, hash);
-    fprintf(stderr, "instructions  %" PRIu64 "\ncycles        %" PRIu64 "\nTLB misses    %" PRIu64 "\nEPT walks     %" PRIu64
+    fprintf(stderr,
+            "instructions  %" PRIu64 "\ncycles        %" PRIu64 "\nTLB misses    %" PRIu64 "\nEPT walks     %" PRIu64
             "\ninterrupts    %" PRIu64 "\nVM entries    %" PRIu64 " (%" PRIu64 " failed)\n",
             stats.instructions, stats.cycles, stats.tlb_misses, stats.ept_walks, stats.interrupts, stats.vm_entries,
             stats.vm_entry_failures);
