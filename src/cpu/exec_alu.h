@@ -35,25 +35,26 @@ ALWAYS_INLINE uint64_t alu_compute(const struct cpu *cpu, unsigned op, unsigned 
 
 ALWAYS_INLINE bool alu_writes(unsigned op) { return op != OP_CMP && op != OP_TEST; }
 
-// The aux word of INC and DEC, which keep CF, from that of the addition or subtraction.
-ALWAYS_INLINE uint32_t aux_keeping_carry(const struct cpu *cpu, uint32_t aux)
+// The aux word of INC and DEC, which keep CF. changed: the bits that differ between operand and result; bit 4 tells of
+// a carry out of bit 3.
+ALWAYS_INLINE uint32_t aux_keeping_carry(const struct cpu *cpu, uint64_t changed, bool overflow)
 {
-    uint32_t overflow = (aux ^ aux << 1) & (uint32_t)AUX_CF, carry = cpu->lazy.aux & (uint32_t)AUX_CF;
-    return (aux & (uint32_t)AUX_AF) | carry | (overflow ^ carry) >> 1;
+    uint32_t carry = cpu->lazy.aux & (uint32_t)AUX_CF;
+    return carry | (carry >> 1 ^ (uint32_t)overflow << 30) | ((uint32_t)changed >> 1 & (uint32_t)AUX_AF);
 }
 
 // INC, DEC, NEG; for NOT, which changes no flags, *aux has no meaning.
 ALWAYS_INLINE uint64_t unary_compute(const struct cpu *cpu, unsigned op, unsigned size, uint64_t a, uint32_t *aux)
 {
-    uint64_t result;
+    uint64_t result, least = (uint64_t)1 << (8 * size - 1); // the most negative number
     switch (op) {
     case OP_INC:
         result = a + 1;
-        *aux = aux_keeping_carry(cpu, aux_of_carries(carries_of_add(a, 1, result), size));
+        *aux = aux_keeping_carry(cpu, a ^ result, truncated(result, size) == least);
         return result;
     case OP_DEC:
         result = a - 1;
-        *aux = aux_keeping_carry(cpu, aux_of_carries(borrows_of_sub(a, 1, result), size));
+        *aux = aux_keeping_carry(cpu, a ^ result, truncated(a, size) == least);
         return result;
     case OP_NEG:
         result = 0 - a;

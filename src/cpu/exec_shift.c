@@ -109,24 +109,39 @@ enum exec_result exec_shift(struct cpu *cpu, const struct insn *in)
     return exec_complete(cpu, in, do_shift(cpu, in));
 }
 
+// The result alone of a shift or rotate by any masked count, for the handlers that leave the flags.
+ALWAYS_INLINE uint64_t shift_result(unsigned op, unsigned size, uint64_t value, unsigned count)
+{
+    switch (op) {
+    case OP_SHL: return value << count;
+    case OP_SHR: return value >> count;
+    case OP_SAR: return (uint64_t)((int64_t)sign_extended(value, size) >> count);
+    default: {
+        bool carry, overflow;
+        return rotate_compute(op, size, value, count, &carry, &overflow);
+    }
+    }
+}
+
+// KIND_RI has a row for masked counts of 1 or more only (select.c).
 ALWAYS_INLINE enum exec_result shift(struct cpu *cpu, const struct insn *in, unsigned op, enum insn_kind kind, unsigned size,
                                      unsigned variant)
 {
     unsigned count = masked_count(kind == KIND_RI ? (uint64_t)in->imm : cpu->regs[REG_RCX], size);
     uint64_t value = reg_read(cpu, in->rm, size);
-    if (unlikely(count == 0)) {
+    if (variant == 1) {
+        reg_write(cpu, in->rm, size, shift_result(op, size, value, count));
+    } else if (kind == KIND_RC && unlikely(count == 0)) {
         reg_write(cpu, in->rm, size, value); // a 32-bit operand is extended in any case
     } else if (op == OP_ROL || op == OP_ROR) {
         bool carry, overflow;
         reg_write(cpu, in->rm, size, rotate_compute(op, size, value, count, &carry, &overflow));
-        if (variant == 0)
-            set_cf_of(cpu, carry, overflow);
+        set_cf_of(cpu, carry, overflow);
     } else {
         uint32_t aux;
         uint64_t result = shift_compute(op, size, value, count, &aux);
         reg_write(cpu, in->rm, size, result);
-        if (variant == 0)
-            set_flags(cpu, result, size, aux);
+        set_flags(cpu, result, size, aux);
     }
     return exec_next(cpu, in);
 }

@@ -96,6 +96,9 @@ static_assert(OP_ADD == 0 && OP_TEST == 8, "is_alu counts on the order of ops.de
 static bool is_shift(unsigned op) { return op >= OP_ROL && op <= OP_SAR; }
 static bool is_condition(unsigned op, unsigned first) { return op >= first && op < first + 16; }
 
+// Masked count of a shift by an immediate.
+static unsigned shift_count(const struct insn *in) { return (unsigned)in->imm & (in->size_log2 == 3 ? 63 : 31); }
+
 // Operands of the instruction as handlers.def names them.
 static enum insn_kind kind_of(const struct insn *in)
 {
@@ -110,8 +113,10 @@ static enum insn_kind kind_of(const struct insn *in)
             return KIND_RR;
         return in->to_reg ? KIND_RM : KIND_MR;
     }
+    if (is_shift(op) && (memory || !in->has_imm))
+        return memory ? KIND_M : KIND_RC;
     if (is_shift(op))
-        return memory ? KIND_M : in->has_imm ? KIND_RI : KIND_RC;
+        return shift_count(in) ? KIND_RI : KIND_NONE;
     if (is_extension(op) || op == OP_IMUL2 || op == OP_IMUL3 || is_condition(op, OP_CMOVO))
         return memory ? KIND_RM : KIND_RR;
     return memory ? KIND_M : KIND_R;
@@ -232,8 +237,7 @@ static enum flag_use flag_use_of_shift(const struct insn *in)
     if (in->op == OP_RCL || in->op == OP_RCR)
         return FLAGS_OBSERVED;
     bool rotate = in->op == OP_ROL || in->op == OP_ROR;
-    unsigned count = (unsigned)in->imm & (in->size_log2 == 3 ? 63 : 31);
-    return !rotate && in->has_imm && count ? FLAGS_OVERWRITTEN : FLAGS_CHANGED;
+    return !rotate && in->has_imm && shift_count(in) ? FLAGS_OVERWRITTEN : FLAGS_CHANGED;
 }
 
 enum flag_use select_flag_use(const struct insn *in)

@@ -17,6 +17,11 @@ static const struct bench benches[] = {
     {"integer", false, "4801d8 4831c1 488d548808 4829d6 4821f7 4983c801 49ffc1 49c1e203 49ffcf 75df ebdd", 1},
     // add eax,1; adc ebx,2; cmp eax,ecx; jb; imul..
     {"mixed", false, "83c001 83d302 39c8 7203 ffc1 90 480fafd0 490fb6f0 4885d2 0f95c0 49ffcf 75e3 ebe1", 1},
+    // the integer loop of bench/loops.S
+    {"lcg", false, "490fafc1 4c01d0 4889c1 48c1e921 4831ca 48c1c207 4801d6 4983d000 48ffcf 75df ebdd", 1},
+    // its call loop, and its walk
+    {"call5", false, "e807000000 48ffcf 75f6 ebf4 48ffc0 c3", 1},
+    {"walk4", true, "488b06 4883c608 4839d6 72f4 bf00004000 89fe ebeb", 1},
     // dec rcx; jnz -5
     {"tight", false, "48ffc9 75fb ebf9", 1},
     // call +2; jmp -7; ret
@@ -63,6 +68,10 @@ static void measure(const struct bench *bench, uint64_t cycles)
     core_long_mode(core, bench->small_pages);
     put_code(core, bench->code);
     cpu->regs[REG_RSI] = CORE_DATA;
+    cpu->regs[REG_R9] = 0x5851F42D4C957F2D;
+    cpu->regs[REG_R10] = 0x14057B7EF767814F;
+    cpu->regs[REG_RDX] = CORE_DATA + (16 << 20);
+    cpu->regs[REG_RAX] = CORE_DATA;
     cpu->regs[REG_RDI] = CORE_DATA + (16 << 20) + 0x2000;
     double best = 1e9;
     uint64_t instructions = 0;
