@@ -7,7 +7,8 @@
 #include "cpu/exec_fast.h"
 
 // Result and aux word of a two-operand operation. Bits of a, b and the result beyond the size have no meaning.
-ALWAYS_INLINE uint64_t alu_compute(const struct cpu *cpu, unsigned op, unsigned size, uint64_t a, uint64_t b, uint32_t *aux)
+ALWAYS_INLINE uint64_t alu_compute(const struct cpu *cpu, unsigned op, unsigned size, uint64_t a, uint64_t b,
+                                   uint32_t *aux)
 {
     uint64_t result;
     *aux = 0;
@@ -24,12 +25,9 @@ ALWAYS_INLINE uint64_t alu_compute(const struct cpu *cpu, unsigned op, unsigned 
         *aux = aux_of_carries(borrows_of_sub(a, b, result), size);
         return result;
     case OP_AND:
-    case OP_TEST:
-        return a & b;
-    case OP_OR:
-        return a | b;
-    default:
-        return a ^ b;
+    case OP_TEST: return a & b;
+    case OP_OR: return a | b;
+    default: return a ^ b;
     }
 }
 
@@ -60,9 +58,7 @@ ALWAYS_INLINE uint64_t unary_compute(const struct cpu *cpu, unsigned op, unsigne
         result = 0 - a;
         *aux = aux_of_carries(borrows_of_sub(0, a, result), size);
         return result;
-    default:
-        *aux = 0;
-        return ~a;
+    default: *aux = 0; return ~a;
     }
 }
 

@@ -4,10 +4,7 @@
 #include "cpu/exec_fast.h"
 #include "cpu/fast_handlers.h"
 
-ALWAYS_INLINE unsigned masked_count(uint64_t count, unsigned size)
-{
-    return (unsigned)count & (size == 8 ? 63 : 31);
-}
+ALWAYS_INLINE unsigned masked_count(uint64_t count, unsigned size) { return (unsigned)count & (size == 8 ? 63 : 31); }
 
 // SHL, SHR, SAR by a count of 1 or more. `value` is zero-extended. Counts may exceed the width of 8- and 16-bit operands.
 ALWAYS_INLINE uint64_t shift_compute(unsigned op, unsigned size, uint64_t value, unsigned count, uint32_t *aux)
@@ -33,7 +30,8 @@ ALWAYS_INLINE uint64_t shift_compute(unsigned op, unsigned size, uint64_t value,
 }
 
 // ROL and ROR by a masked count of 1 or more.
-ALWAYS_INLINE uint64_t rotate_compute(unsigned op, unsigned size, uint64_t value, unsigned count, bool *carry, bool *overflow)
+ALWAYS_INLINE uint64_t rotate_compute(unsigned op, unsigned size, uint64_t value, unsigned count, bool *carry,
+                                      bool *overflow)
 {
     unsigned bits = 8 * size;
     unsigned left = (op == OP_ROL ? count : bits - count) & (bits - 1);
@@ -51,7 +49,8 @@ ALWAYS_INLINE uint64_t rotate_compute(unsigned op, unsigned size, uint64_t value
 }
 
 // RCL and RCR by one bit at a time: they are rare. count is below the width + 1.
-static uint64_t rotate_through_carry(unsigned op, unsigned size, uint64_t value, unsigned count, bool *carry, bool *overflow)
+static uint64_t rotate_through_carry(unsigned op, unsigned size, uint64_t value, unsigned count, bool *carry,
+                                     bool *overflow)
 {
     unsigned bits = 8 * size;
     for (unsigned i = 0; i < count; i++) {
@@ -124,8 +123,8 @@ ALWAYS_INLINE uint64_t shift_result(unsigned op, unsigned size, uint64_t value, 
 }
 
 // KIND_RI has a row for masked counts of 1 or more only (select.c).
-ALWAYS_INLINE enum exec_result shift(struct cpu *cpu, const struct insn *in, unsigned op, enum insn_kind kind, unsigned size,
-                                     unsigned variant)
+ALWAYS_INLINE enum exec_result shift(struct cpu *cpu, const struct insn *in, unsigned op, enum insn_kind kind,
+                                     unsigned size, unsigned variant)
 {
     unsigned count = masked_count(kind == KIND_RI ? (uint64_t)in->imm : cpu->regs[REG_RCX], size);
     uint64_t value = reg_read(cpu, in->rm, size);
@@ -146,13 +145,13 @@ ALWAYS_INLINE enum exec_result shift(struct cpu *cpu, const struct insn *in, uns
     return exec_next(cpu, in);
 }
 
-#define DEFINE_1(op, kind, size, variant)                                                                 \
-    enum exec_result fast_##op##_##kind##_##size##_##variant(struct cpu *cpu, const struct insn *in)      \
-    {                                                                                                     \
-        return shift(cpu, in, OP_##op, KIND_##kind, 1u << size, variant);                                 \
+#define DEFINE_1(op, kind, size, variant)                                                            \
+    enum exec_result fast_##op##_##kind##_##size##_##variant(struct cpu *cpu, const struct insn *in) \
+    {                                                                                                \
+        return shift(cpu, in, OP_##op, KIND_##kind, 1u << size, variant);                            \
     }
 #define DEFINE(op, kind, size) DEFINE_1(op, kind, size, 0) DEFINE_1(op, kind, size, 1)
-#define SHIFT(op, kind) DEFINE(op, kind, 0) DEFINE(op, kind, 1) DEFINE(op, kind, 2) DEFINE(op, kind, 3)
+#define SHIFT(op, kind)        DEFINE(op, kind, 0) DEFINE(op, kind, 1) DEFINE(op, kind, 2) DEFINE(op, kind, 3)
 #include "cpu/handlers.def"
 #undef DEFINE_1
 #undef DEFINE

@@ -9,7 +9,7 @@
 
 enum {
 #define HANDLER(op, function) HAS_ROW_##op,
-#define REFERENCE(op) HAS_ROW_##op,
+#define REFERENCE(op)         HAS_ROW_##op,
 #include "cpu/op_handlers.def"
 #include "cpu/op_handlers_sse.def"
 #include "cpu/op_handlers_system.def"
@@ -22,7 +22,7 @@ enum {
 
 exec_fn *const op_handler[OP_COUNT] = {
 #define HANDLER(op, function) [OP_##op] = function,
-#define REFERENCE(op) [OP_##op] = exec_reference,
+#define REFERENCE(op)         [OP_##op] = exec_reference,
 #include "cpu/op_handlers.def"
 #include "cpu/op_handlers_sse.def"
 #include "cpu/op_handlers_system.def"
@@ -40,10 +40,10 @@ bool select_is_repeated_string(const struct insn *in)
 // ---- Specialised handlers ----
 
 #define KEY(op, kind, size) ((unsigned)(op) << 6 | (unsigned)(kind) << 2 | (unsigned)(size))
-#define CASE(op, kind, name, size)                                                                                  \
-    case KEY(OP_##op, KIND_##kind, size): {                                                                         \
-        static exec_fn *const variants[2] = {fast_##op##_##name##_##size##_0, fast_##op##_##name##_##size##_1};     \
-        return variants;                                                                                            \
+#define CASE(op, kind, name, size)                                                                              \
+    case KEY(OP_##op, KIND_##kind, size): {                                                                     \
+        static exec_fn *const variants[2] = {fast_##op##_##name##_##size##_0, fast_##op##_##name##_##size##_1}; \
+        return variants;                                                                                        \
     }
 #define CASE_2(op, kind) CASE(op, kind, kind, 2) CASE(op, kind, kind, 3)
 #define CASE_4(op, kind) CASE(op, kind, kind, 0) CASE(op, kind, kind, 1) CASE_2(op, kind)
@@ -52,21 +52,20 @@ bool select_is_repeated_string(const struct insn *in)
 static exec_fn *const *find_row(unsigned op, enum insn_kind kind, unsigned size)
 {
     switch (KEY(op, kind, size)) {
-#define ALU(op, kind) CASE_4(op, kind)
-#define UNARY(op, kind) CASE_4(op, kind)
-#define MOVE(op, kind) CASE_4(op, kind)
-#define SHIFT(op, kind) CASE_4(op, kind)
-#define IMUL(op, kind) CASE_2(op, kind)
-#define LEA(op, kind) CASE_2(op, kind)
+#define ALU(op, kind)                       CASE_4(op, kind)
+#define UNARY(op, kind)                     CASE_4(op, kind)
+#define MOVE(op, kind)                      CASE_4(op, kind)
+#define SHIFT(op, kind)                     CASE_4(op, kind)
+#define IMUL(op, kind)                      CASE_2(op, kind)
+#define LEA(op, kind)                       CASE_2(op, kind)
 #define CONDITION(code, jcc, setcc, cmovcc) CASE(setcc, R, R, 0) CASE_2(cmovcc, RR) CASE_2(cmovcc, RM)
-#define STACK(op, kind, size) CASE(op, kind, kind, size)
+#define STACK(op, kind, size)               CASE(op, kind, kind, size)
 #include "cpu/handlers.def"
     case KEY(OP_JMP_IND, KIND_M, 3): {
         static exec_fn *const variants[2] = {fast_JMP_IND_M_3_0, fast_JMP_IND_M_3_1};
         return variants;
     }
-    default:
-        return NULL;
+    default: return NULL;
     }
 }
 
@@ -74,14 +73,14 @@ static exec_fn *const *find_row(unsigned op, enum insn_kind kind, unsigned size)
 static exec_fn *const *find_extend_row(unsigned op, enum insn_kind kind, unsigned size, unsigned source)
 {
     switch (KEY(op, kind, size) << 2 | source >> 1) {
-#define EXTEND(op, kind, size, source)                                                                                            \
-    case KEY(OP_##op, KIND_##kind, size) << 2 | (1u << (source)) >> 1: {                                                          \
-        static exec_fn *const variants[2] = {fast_##op##_##kind##source##_##size##_0, fast_##op##_##kind##source##_##size##_1};   \
-        return variants;                                                                                                          \
+#define EXTEND(op, kind, size, source)                                                 \
+    case KEY(OP_##op, KIND_##kind, size) << 2 | (1u << (source)) >> 1: {               \
+        static exec_fn *const variants[2] = {fast_##op##_##kind##source##_##size##_0,  \
+                                             fast_##op##_##kind##source##_##size##_1}; \
+        return variants;                                                               \
     }
 #include "cpu/handlers.def"
-    default:
-        return NULL;
+    default: return NULL;
     }
 }
 
@@ -141,7 +140,8 @@ void select_normalize(struct insn *in)
 static int memory_variant(const struct insn *in, unsigned mode)
 {
     bool code64 = (mode & MODE_CODE_MASK) == MODE_CODE64;
-    bool based = in->segment >= SEG_FS || (in->segment == SEG_CS && !code64); // MODE_FLAT does not promise a writable CS
+    bool based =
+        in->segment >= SEG_FS || (in->segment == SEG_CS && !code64); // MODE_FLAT does not promise a writable CS
     bool address_only = in->op == OP_LEA;
     if (in->moffs || (in->flags & INSN_RIP_WRAP))
         return -1;
@@ -155,7 +155,8 @@ static int memory_variant(const struct insn *in, unsigned mode)
 static bool fast_stack(const struct insn *in, unsigned mode)
 {
     unsigned stack = mode & MODE_STACK64 ? MODE_STACK64 : mode & MODE_STACK32;
-    return (mode & MODE_FLAT) && ((stack == MODE_STACK64 && in->size_log2 == 3) || (stack == MODE_STACK32 && in->size_log2 == 2));
+    return (mode & MODE_FLAT) &&
+           ((stack == MODE_STACK64 && in->size_log2 == 3) || (stack == MODE_STACK32 && in->size_log2 == 2));
 }
 
 static exec_fn *select_branch_handler(const struct insn *in, unsigned mode)
@@ -198,16 +199,12 @@ bool select_is_direct_branch(const struct insn *in)
 exec_fn *select_linked(const struct insn *in, unsigned mode)
 {
     switch (in->op) {
-    case OP_JMP:
-        return linked_JMP;
-    case OP_CALL:
-        return !fast_stack(in, mode) ? NULL : in->size_log2 == 3 ? linked_CALL_3 : linked_CALL_2;
+    case OP_JMP: return linked_JMP;
+    case OP_CALL: return !fast_stack(in, mode) ? NULL : in->size_log2 == 3 ? linked_CALL_3 : linked_CALL_2;
 #define CONDITION(code, jcc, setcc, cmovcc) \
-    case OP_##jcc:                          \
-        return linked_##jcc;
-#include "cpu/handlers.def"
-    default:
-        return NULL;
+    case OP_##jcc: return linked_##jcc;     \
+        #include "cpu/handlers.def"
+    default: return NULL;
     }
 }
 
@@ -217,8 +214,8 @@ exec_fn *select_fused(const struct insn *in, const struct insn *branch)
         return NULL;
     unsigned code = (unsigned)branch->op - OP_JO;
     enum insn_kind kind = kind_of(in);
-#define FUSE(op_, kind_, size_)                                                        \
-    if (in->op == OP_##op_ && kind == KIND_##kind_ && in->size_log2 == (size_))        \
+#define FUSE(op_, kind_, size_)                                                 \
+    if (in->op == OP_##op_ && kind == KIND_##kind_ && in->size_log2 == (size_)) \
         return fused_##op_##_##kind_##_##size_[code];
 #include "cpu/handlers.def"
     return NULL;
@@ -227,10 +224,7 @@ exec_fn *select_fused(const struct insn *in, const struct insn *branch)
 // ---- Flags ----
 
 // Two- and one-operand instructions on registers that cannot fault.
-static bool is_register_only(const struct insn *in)
-{
-    return in->form == FORM_REG || in->op == OP_LEA;
-}
+static bool is_register_only(const struct insn *in) { return in->form == FORM_REG || in->op == OP_LEA; }
 
 static enum flag_use flag_use_of_shift(const struct insn *in)
 {
@@ -248,19 +242,34 @@ enum flag_use select_flag_use(const struct insn *in)
         return FLAGS_OBSERVED;
     switch (in->op) {
     case OP_ADC:
-    case OP_SBB:
-        return FLAGS_USED;
-    case OP_ADD: case OP_OR: case OP_AND: case OP_SUB: case OP_XOR: case OP_CMP: case OP_TEST: case OP_NEG:
-        return FLAGS_OVERWRITTEN;
-    case OP_INC: case OP_DEC:
-        return FLAGS_CHANGED;
-    case OP_ROL: case OP_ROR: case OP_RCL: case OP_RCR: case OP_SHL: case OP_SHR: case OP_SAR:
-        return flag_use_of_shift(in);
-    case OP_IMUL2: case OP_IMUL3:
-        return in->size_log2 >= 2 ? FLAGS_OVERWRITTEN : FLAGS_OBSERVED;
-    case OP_MOV: case OP_MOVZX: case OP_MOVSX: case OP_MOVSXD: case OP_LEA: case OP_NOT: case OP_XCHG: case OP_BSWAP:
-        return FLAGS_UNTOUCHED;
-    default:
-        return FLAGS_OBSERVED;
+    case OP_SBB: return FLAGS_USED;
+    case OP_ADD:
+    case OP_OR:
+    case OP_AND:
+    case OP_SUB:
+    case OP_XOR:
+    case OP_CMP:
+    case OP_TEST:
+    case OP_NEG: return FLAGS_OVERWRITTEN;
+    case OP_INC:
+    case OP_DEC: return FLAGS_CHANGED;
+    case OP_ROL:
+    case OP_ROR:
+    case OP_RCL:
+    case OP_RCR:
+    case OP_SHL:
+    case OP_SHR:
+    case OP_SAR: return flag_use_of_shift(in);
+    case OP_IMUL2:
+    case OP_IMUL3: return in->size_log2 >= 2 ? FLAGS_OVERWRITTEN : FLAGS_OBSERVED;
+    case OP_MOV:
+    case OP_MOVZX:
+    case OP_MOVSX:
+    case OP_MOVSXD:
+    case OP_LEA:
+    case OP_NOT:
+    case OP_XCHG:
+    case OP_BSWAP: return FLAGS_UNTOUCHED;
+    default: return FLAGS_OBSERVED;
     }
 }

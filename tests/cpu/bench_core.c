@@ -8,7 +8,7 @@
 struct bench {
     const char *name;
     bool small_pages;
-    const char *code; // hexadecimal
+    const char *code;       // hexadecimal
     double per_instruction; // what one instruction of the count stands for (elements of a string)
 };
 
@@ -85,8 +85,8 @@ static void measure(const struct bench *bench, uint64_t cycles)
         instructions = cpu->instructions - before;
         best = seconds < best ? seconds : best;
     }
-    printf("%-10s %8.1f million a second (%llu instructions)\n", bench->name, (double)instructions * bench->per_instruction / best / 1e6,
-           (unsigned long long)instructions);
+    printf("%-10s %8.1f million a second (%llu instructions)\n", bench->name,
+           (double)instructions * bench->per_instruction / best / 1e6, (unsigned long long)instructions);
     core_destroy(core);
 }
 
