@@ -202,8 +202,10 @@ exec_fn *select_linked(const struct insn *in, unsigned mode)
     case OP_JMP: return linked_JMP;
     case OP_CALL: return !fast_stack(in, mode) ? NULL : in->size_log2 == 3 ? linked_CALL_3 : linked_CALL_2;
 #define CONDITION(code, jcc, setcc, cmovcc) \
-    case OP_##jcc: return linked_##jcc;     \
-        #include "cpu/handlers.def"
+    case OP_##jcc: {                        \
+        return linked_##jcc;                \
+    }
+#include "cpu/handlers.def"
     default: return NULL;
     }
 }
