@@ -127,11 +127,12 @@ static unsigned bytes_in_segment(const struct cpu *cpu)
     return left < INSN_MAX_LENGTH ? (unsigned)left + 1 : INSN_MAX_LENGTH;
 }
 
-static void copy_code(struct cpu *cpu, hpa_t address, uint8_t *bytes, unsigned size)
+// Bytes `from` to `to` of the instruction at RIP, the first of them at `address`. Both within INSN_MAX_LENGTH.
+static void copy_code(struct cpu *cpu, hpa_t address, uint8_t bytes[INSN_MAX_LENGTH], unsigned from, unsigned to)
 {
     const uint8_t *host = memory_host(cpu->memory, address);
-    for (unsigned i = 0; i < size; i++)
-        bytes[i] = host ? host[i] : (uint8_t)bus_read(cpu->bus, address + i, 1);
+    for (unsigned i = from; i < to && i < INSN_MAX_LENGTH; i++)
+        bytes[i] = host ? host[i - from] : (uint8_t)bus_read(cpu->bus, address + (i - from), 1);
 }
 
 // A block of one instruction that cannot be cached: it crosses into the next page or the segment's end, or is not in RAM. NULL: cpu->event is set.
@@ -140,7 +141,7 @@ static const struct block *fetch_scratch(struct cpu *cpu, gva_t linear, hpa_t ad
     uint8_t bytes[INSN_MAX_LENGTH];
     unsigned allowed = bytes_in_segment(cpu);
     unsigned room = (unsigned)(PAGE_SIZE - (address & PAGE_OFFSET_MASK)), first = room < allowed ? room : allowed;
-    copy_code(cpu, address, bytes, first);
+    copy_code(cpu, address, bytes, 0, first);
     const struct block *block = block_build_scratch(cpu->blocks, bytes, first, cpu->mode);
     if (block)
         return block;
@@ -155,7 +156,7 @@ static const struct block *fetch_scratch(struct cpu *cpu, gva_t linear, hpa_t ad
         }
         if (!mem_translate(cpu, next, MMU_FETCH, cpu->mmu.mode, &second))
             return NULL;
-        copy_code(cpu, second, bytes + first, allowed - first);
+        copy_code(cpu, second, bytes, first, allowed);
         block = block_build_scratch(cpu->blocks, bytes, allowed, cpu->mode);
     }
     if (!block)
