@@ -164,8 +164,11 @@ static void get_vectors(uc_engine *uc, struct reference_state *state)
     uc_reg_read_batch(uc, vector_ids, values, 16);
 }
 
+// The engine lets MXCSR.FZ, which an SSE instruction before may have left, flush results of x87 instructions too.
 static void put_x87(uc_engine *uc, const struct reference_state *state)
 {
+    const uint32_t mxcsr = 0x1F80 | (state->mxcsr & 0x6000); // all masked, no FZ, no DAZ; the rounding of CVTPS2PI
+    uc_reg_write(uc, UC_X86_REG_MXCSR, &mxcsr);
     uc_reg_write(uc, UC_X86_REG_FPCW, &state->fpu_control);
     uc_reg_write(uc, UC_X86_REG_FPSW, &state->fpu_status);
     uc_reg_write(uc, UC_X86_REG_FPTAG, &state->fpu_tag);
