@@ -167,7 +167,7 @@ static void get_vectors(uc_engine *uc, struct reference_state *state)
 // The engine lets MXCSR.FZ, which an SSE instruction before may have left, flush results of x87 instructions too.
 static void put_x87(uc_engine *uc, const struct reference_state *state)
 {
-    const uint32_t mxcsr = 0x1F80 | (state->mxcsr & 0x6000); // all masked, no FZ, no DAZ; the rounding of CVTPS2PI
+    const uint32_t mxcsr = 0x1F80; // as after reset; put_vectors comes later
     uc_reg_write(uc, UC_X86_REG_MXCSR, &mxcsr);
     uc_reg_write(uc, UC_X86_REG_FPCW, &state->fpu_control);
     uc_reg_write(uc, UC_X86_REG_FPSW, &state->fpu_status);
@@ -300,10 +300,10 @@ bool reference_run(struct reference *reference, const struct insn *in, const uin
     if (!address)
         return false;
     put_gprs(engine->uc, state, code_size);
-    if (vectors)
-        put_vectors(engine->uc, state);
     if (x87)
         put_x87(engine->uc, state);
+    if (vectors)
+        put_vectors(engine->uc, state);
     memcpy(engine->arena + operand, state->memory, state->memory_size);
     if (!run_slot(engine, code_size, address, length))
         return false;
