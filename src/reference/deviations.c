@@ -36,7 +36,28 @@ bool differ_flags(const struct difference *difference, uint64_t flags)
 
 bool differ_x87_status(const struct difference *difference)
 {
-    return difference->kind == DIFFERENT_X87 && difference->index == X87_STATUS && ((difference->ours ^ difference->theirs) & ~0x82FFull) == 0;
+    return difference->kind == DIFFERENT_X87 && difference->index == X87_STATUS &&
+           ((difference->ours ^ difference->theirs) & ~0x82FFull) == 0;
+}
+
+bool x87_is_approximate(const struct lockstep *step)
+{
+    if (step->in.op != OP_X87 || step->in.form != FORM_REG || (step->in.imm >> 8 & 7) != 1)
+        return false;
+    switch (step->in.imm & 0xFF) {
+    case 0xF0:
+    case 0xF1:
+    case 0xF2:
+    case 0xF3:
+    case 0xF5:
+    case 0xF8:
+    case 0xF9:
+    case 0xFA:
+    case 0xFB:
+    case 0xFE:
+    case 0xFF: return true;
+    default: return false;
+    }
 }
 
 bool differ_exception(const struct difference *difference) { return difference->kind == DIFFERENT_EXCEPTION; }

@@ -17,6 +17,8 @@ const char *deviation_reason(unsigned row);
 bool differ_flags(const struct difference *difference, uint64_t flags);
 // They differ in exception flags and C1 of the x87 status word only.
 bool differ_x87_status(const struct difference *difference);
+// F2XM1, FYL2X, FPTAN, FPATAN, FPREM1, FPREM, FYL2XP1, FSQRT, FSINCOS, FSIN, FCOS
+bool x87_is_approximate(const struct lockstep *step);
 // One executed it, the other raised an exception.
 bool differ_exception(const struct difference *difference);
 // A write of fewer than 64 bits left different bits above them, or a register is different in bits 63:32 only.

@@ -56,9 +56,10 @@ enum difference_kind {
     DIFFERENT_MXCSR,
     DIFFERENT_EXCEPTION, // one raised an exception that the other did not
 };
+enum { X87_CONTROL = 8, X87_STATUS, X87_TAG, X87_EXPONENT = 16 };
 struct difference {
     enum difference_kind kind;
-    unsigned index;        // register number; byte of memory
+    unsigned index; // register number; byte of memory. x87: physical register, X87_EXPONENT + it, or one of the above
     uint64_t ours, theirs; // flags: only those that are defined. Exceptions: vector + 1, 0 none
 };
 // The first difference between two states after step->in; MXCSR is compared last.

@@ -7,6 +7,8 @@
 //   0x20000..        slots of SLOT_SIZE bytes
 // Unicorn 2.0.1 reports an exception only the first time that an engine has one; whether an instruction was carried out is seen by RIP.
 // Whatever the CPU model, it refuses POPCNT, MOVBE and PCLMULQDQ.
+// DEVIATION(reference_exceptions): the engine reports no flags in MXCSR and none but C0, C2, C3 in the x87 status word; there are no x87 stack
+// faults, and no #XM or #MF from what runs here. Transcendental functions and FPREM have 53 bits.
 // DEVIATION(reference_fpu_pointers): x87 instruction and data pointers are set by us to the instruction's, not by the engine.
 #include "reference/reference.h"
 
@@ -28,7 +30,9 @@ enum {
     ARENA_SIZE = CODE_ADDRESS + SLOT_SIZE * SLOT_COUNT,
 };
 
-#define FPU_STATUS_TOP BITS(13, 11)
+#define FPU_STATUS_TOP    BITS(13, 11)
+#define FPU_CONTROL_BITS  0x1F3Fu
+#define FPU_CONTROL_FIXED 0x0040u // reads as 1
 
 struct engine {
     uc_engine *uc;
@@ -375,13 +379,20 @@ static void store_mmx(struct reference_state *state, struct cpu *cpu, const stru
 
 static void store_x87(const struct reference_state *state, struct cpu *cpu)
 {
-    cpu->fpu.control = state->fpu_control;
+    cpu->fpu.control = (state->fpu_control & FPU_CONTROL_BITS) | FPU_CONTROL_FIXED;
     cpu->fpu.status = state->fpu_status;
     cpu->fpu.tag = state->fpu_tag;
     for (unsigned i = 0; i < 8; i++) {
         memcpy(&cpu->fpu.st[i].mantissa, state->st[i], 8);
         memcpy(&cpu->fpu.st[i].sign_exponent, state->st[i] + 8, 2);
     }
+}
+
+// FUCOMI, FCOMI, FUCOMIP, FCOMIP: DB E8-F7, DF E8-F7. They clear OF, SF and AF (SDM 2), which the engine leaves.
+static bool is_compare_to_flags(const struct insn *in)
+{
+    unsigned escape = (unsigned)in->imm >> 8 & 7;
+    return in->form == FORM_REG && (escape == 3 || escape == 7) && (in->reg == 5 || in->reg == 6);
 }
 
 // The faults that precede execution by instruction class (SDM 3A table 13-1, SDM 1 8.6).
@@ -435,6 +446,24 @@ static void note_x87_pointers(struct cpu *cpu, const struct insn *in)
     }
 }
 
+// MASKMOVQ is carried out here, because the engine's memory is not the guest's: the bytes of ModRM.reg whose byte in ModRM.rm has its sign set.
+static bool masked_store(struct cpu *cpu, const struct insn *in)
+{
+    uint64_t data = cpu->fpu.st[in->reg & 7].mantissa, mask = cpu->fpu.st[in->rm & 7].mantissa;
+    uint64_t limit = cpu->addr_mask[in->addr_log2], base = cpu->regs[REG_RDI];
+    for (unsigned i = 0; i < 8; i++) {
+        if ((mask >> (8 * i + 7) & 1) && !mem_check_write(cpu, in->segment, (base + i) & limit, 1))
+            return false;
+    }
+    for (unsigned i = 0; i < 8; i++) {
+        if ((mask >> (8 * i + 7) & 1) && !mem_write(cpu, in->segment, (base + i) & limit, 1, data >> 8 * i & 0xFF))
+            return false;
+    }
+    cpu->fpu.status &= (uint16_t)~FPU_STATUS_TOP;
+    cpu->fpu.tag = 0;
+    return true;
+}
+
 enum exec_result reference_execute(struct reference *reference, struct cpu *cpu, const struct insn *in)
 {
     struct reference_state state;
@@ -454,6 +483,8 @@ enum exec_result reference_execute(struct reference *reference, struct cpu *cpu,
         if (result != EXEC_NEXT)
             return result;
     }
+    if (in->op == OP_MASKMOVQ)
+        return masked_store(cpu, in) ? exec_end_system(cpu, in) : EXEC_FAULT;
     reference_state_from(&state, cpu);
     unsigned size = op_memory_size(in);
     ASSERT(size <= sizeof state.memory, "the longest memory operand is that of XSAVE");
@@ -472,6 +503,8 @@ enum exec_result reference_execute(struct reference *reference, struct cpu *cpu,
     if (class == OP_CLASS_X87)
         note_x87_pointers(cpu, in);
     memcpy(cpu->regs, state.gpr, sizeof state.gpr);
+    if (class == OP_CLASS_X87 && is_compare_to_flags(in))
+        state.rflags &= ~(RFLAGS_OF | RFLAGS_SF | RFLAGS_AF);
     flags_set_arithmetic(cpu, state.rflags);
     if (class == OP_CLASS_SSE || class == OP_CLASS_MMX)
         store_vectors(&state, cpu);
