@@ -4,10 +4,17 @@
 
 #include "reference/engine.h"
 
+enum {
+    HOST_DONE = -1,
+    HOST_UNAVAILABLE = -2,
+    HOST_DATA =
+        0x18000, // address of `memory` for instructions with implicit memory operands (reference_state.memory_address)
+};
+
 bool host_oracle_available(void);
 
-// Runs the instruction on the host: state in, state out (general registers, flags, XMM, the memory operand). False: the host raised an
-// exception, or the instruction cannot be run so.
-bool host_oracle_run(const struct insn *in, const uint8_t *bytes, struct reference_state *state);
+// Runs the instruction on the host: state in, state out (general registers, flags, XMM, MXCSR, x87, the memory operand). HOST_DONE, or the
+// vector of the exception (13 for every memory fault), or HOST_UNAVAILABLE.
+int host_oracle_run(const struct insn *in, const uint8_t *bytes, struct reference_state *state);
 
 #endif
