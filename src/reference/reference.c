@@ -20,6 +20,7 @@
 #include "base/host.h"
 #include "cpu/exec.h"
 #include "reference/engine.h"
+#include "reference/x87_environment.h"
 
 enum {
     SLOT_SIZE = 32,
@@ -433,9 +434,16 @@ static bool fetch_bytes(struct cpu *cpu, const struct insn *in, uint8_t *bytes)
     return true;
 }
 
+// Control instructions leave the pointers to the last other one, or initialise them (FNINIT, FNSAVE).
 static void note_x87_pointers(struct cpu *cpu, const struct insn *in)
 {
-    if (is_no_wait(in))
+    unsigned escape = (unsigned)in->imm >> 8 & 7, modrm = (unsigned)in->imm & 0xFF;
+    bool load = in->form == FORM_MEM && ((escape == 1 && (in->reg == 4 || in->reg == 5)) || (escape == 5 && in->reg == 4));
+    if ((in->form == FORM_MEM && escape == 5 && in->reg == 6) || (in->form != FORM_MEM && escape == 3 && modrm == 0xE3)) {
+        cpu->fpu.ip = cpu->fpu.dp = 0;
+        cpu->fpu.opcode = cpu->fpu.cs = cpu->fpu.ds = 0;
+    }
+    if (load || is_no_wait(in))
         return;
     cpu->fpu.opcode = (uint16_t)(in->imm & 0x7FF);
     cpu->fpu.ip = cpu->regs[REG_RIP];
@@ -498,10 +506,14 @@ enum exec_result reference_execute(struct reference *reference, struct cpu *cpu,
         return EXEC_FAULT;
     if (!reference_run(reference, in, bytes, cpu->mode & MODE_CODE_MASK, &state))
         return raise_exception(cpu, VECTOR_UD);
+    if (class == OP_CLASS_X87)
+        x87_environment_store(cpu, in, state.memory, size);
     if (size && op_memory_written(in) && !mem_write_bytes(cpu, in->segment, offset, state.memory, size, alignment))
         return EXEC_FAULT;
-    if (class == OP_CLASS_X87)
+    if (class == OP_CLASS_X87) {
         note_x87_pointers(cpu, in);
+        x87_environment_load(cpu, in, state.memory, size);
+    }
     memcpy(cpu->regs, state.gpr, sizeof state.gpr);
     if (class == OP_CLASS_X87 && is_compare_to_flags(in))
         state.rflags &= ~(RFLAGS_OF | RFLAGS_SF | RFLAGS_AF);
