@@ -36,9 +36,7 @@
 static inline enum exec_result exec_next(struct cpu *cpu, const struct insn *in)
 {
 #if VMXON_TAIL_CALLS
-    in++;
-    __asm__("" : "+r"(in)); // keeps gcc from computing in + 1 twice, and the jump's address apart from it
-    TAIL_CALL return in->exec(cpu, in);
+    TAIL_CALL return in[1].exec(cpu, in + 1);
 #else
     (void)cpu, (void)in;
     return EXEC_NEXT;

@@ -177,11 +177,11 @@ ALWAYS_INLINE enum exec_result setcc(struct cpu *cpu, const struct insn *in, uns
 #define DEFINE_CMOV(code, op, kind, size)                                                      \
     DEFINE_1(fast_##op##_##kind##_##size##_0, cmov(cpu, in, code, KIND_##kind, 1u << size, 0)) \
     DEFINE_1(fast_##op##_##kind##_##size##_1, cmov(cpu, in, code, KIND_##kind, 1u << size, 1))
-#define CONDITION(code, jcc, set, mov)                                                        \
-    DEFINE_1(fast_##set##_R_0_0, setcc(cpu, in, code))                                        \
-    DEFINE_1(fast_##set##_R_0_1, setcc(cpu, in, code))                                        \
-    DEFINE_CMOV(code, mov, RR, 2) DEFINE_CMOV(code, mov, RR, 3) DEFINE_CMOV(code, mov, RM, 2) \
-        DEFINE_CMOV(code, mov, RM, 3)
+#define CONDITION(code, jcc, set, mov)                 \
+    DEFINE_1(fast_##set##_R_0_0, setcc(cpu, in, code)) \
+    DEFINE_1(fast_##set##_R_0_1, setcc(cpu, in, code)) \
+    DEFINE_CMOV(code, mov, RR, 2)                      \
+    DEFINE_CMOV(code, mov, RR, 3) DEFINE_CMOV(code, mov, RM, 2) DEFINE_CMOV(code, mov, RM, 3)
 #include "cpu/handlers.def"
 #undef DEFINE_1
 #undef DEFINE

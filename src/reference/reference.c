@@ -438,8 +438,10 @@ static bool fetch_bytes(struct cpu *cpu, const struct insn *in, uint8_t *bytes)
 static void note_x87_pointers(struct cpu *cpu, const struct insn *in)
 {
     unsigned escape = (unsigned)in->imm >> 8 & 7, modrm = (unsigned)in->imm & 0xFF;
-    bool load = in->form == FORM_MEM && ((escape == 1 && (in->reg == 4 || in->reg == 5)) || (escape == 5 && in->reg == 4));
-    if ((in->form == FORM_MEM && escape == 5 && in->reg == 6) || (in->form != FORM_MEM && escape == 3 && modrm == 0xE3)) {
+    bool load =
+        in->form == FORM_MEM && ((escape == 1 && (in->reg == 4 || in->reg == 5)) || (escape == 5 && in->reg == 4));
+    if ((in->form == FORM_MEM && escape == 5 && in->reg == 6) ||
+        (in->form != FORM_MEM && escape == 3 && modrm == 0xE3)) {
         cpu->fpu.ip = cpu->fpu.dp = 0;
         cpu->fpu.opcode = cpu->fpu.cs = cpu->fpu.ds = 0;
     }
