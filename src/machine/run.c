@@ -238,15 +238,15 @@ static cycle_t choose_deadline(const struct machine *machine, const struct cpu *
 
 static void run_processor(struct machine *machine, struct cpu *cpu, const struct vmxon_limits *limits, bool single)
 {
-    bool slept = cpu->activity != ACTIVITY_ACTIVE;
-    bool compare = machine->lockstep && !slept && reference_lockstep_before(machine->reference, cpu);
+    cycle_t start = cpu_now(cpu);
+    bool compare = machine->lockstep && cpu->activity == ACTIVITY_ACTIVE && reference_lockstep_before(machine->reference, cpu);
     enum exec_result result = cpu_run(cpu, choose_deadline(machine, cpu, limits), single);
     char text[sizeof machine->outcome.text];
     if (compare && !reference_lockstep_after(machine->reference, cpu, text, sizeof text))
         machine_end(machine, VMXON_END_CHECK, 0, "%s", text);
     if (result == EXEC_STOP || cpu->activity == ACTIVITY_SHUTDOWN)
         note_death(machine);
-    if (slept && cpu->activity != ACTIVITY_ACTIVE)
+    if (cpu->activity != ACTIVITY_ACTIVE && cpu_now(cpu) == start)
         machine->turn_next++; // it seemed to be woken, and was not
     else
         machine->turn_idle = false;
