@@ -322,14 +322,13 @@ ALWAYS_INLINE enum exec_result fused(struct cpu *cpu, const struct insn *in, uns
     {                                                                                                     \
         return fused(cpu, in, OP_##op, KIND_##kind, 1u << size, code);                                    \
     }
-// clang-format off: it never comes to rest on this
-#define FUSED_16(X, op, kind, size)                                                                                 \
-    X(op, kind, size, 0)                                                                                            \
-    X(op, kind, size, 1)                                                                                            \
-    X(op, kind, size, 2)                                                                                            \
-    X(op, kind, size, 3) X(op, kind, size, 4) X(op, kind, size, 5) X(op, kind, size, 6) X(op, kind, size, 7)        \
-        X(op, kind, size, 8) X(op, kind, size, 9) X(op, kind, size, 10) X(op, kind, size, 11) X(op, kind, size, 12) \
-            X(op, kind, size, 13) X(op, kind, size, 14) X(op, kind, size, 15)
+// The formatter never comes to rest on this list.
+// clang-format off
+#define FUSED_16(X, op, kind, size) \
+    X(op, kind, size, 0) X(op, kind, size, 1) X(op, kind, size, 2) X(op, kind, size, 3) \
+    X(op, kind, size, 4) X(op, kind, size, 5) X(op, kind, size, 6) X(op, kind, size, 7) \
+    X(op, kind, size, 8) X(op, kind, size, 9) X(op, kind, size, 10) X(op, kind, size, 11) \
+    X(op, kind, size, 12) X(op, kind, size, 13) X(op, kind, size, 14) X(op, kind, size, 15)
 // clang-format on
 #define NAME(op, kind, size, code) fused_##op##_##kind##_##size##_##code,
 #define FUSE(op, kind, size)        \

@@ -1,6 +1,6 @@
 // A fuzz target without libFuzzer: runs it on the files named, or on a number of generated inputs. For the test suite.
 //
-// usage: PROGRAM COUNT [FILE...]. The inputs are a fixed sequence: random bytes, and instructions that random bytes seldom
+// usage: PROGRAM COUNT SEED [FILE...]. The inputs are a sequence fixed by the seed: random bytes, and instructions that random bytes seldom
 // make. Prints how many passed; a finding ends the program and leaves its input in the file fuzz-finding.
 #include <signal.h>
 #include <stdint.h>
@@ -78,7 +78,7 @@ static const char *const pieces[] = {
 
 static size_t generate(uint8_t *bytes)
 {
-    size_t size = 16 + next_random(INPUT_MAX - 32);
+    size_t size = 32 + next_random(INPUT_MAX - 32);
     for (size_t i = 0; i < size; i++)
         bytes[i] = (uint8_t)next_random(256);
     for (unsigned i = 4; i < 8; i++) // few changes of tables, so that most programs get somewhere
@@ -121,15 +121,18 @@ static void keep_input(int signal_number)
 
 int main(int argc, char **argv)
 {
-    int count = argc > 1 ? atoi(argv[1]) : 0;
-    signal(SIGABRT, keep_input);
+    int count = argc > 1 ? atoi(argv[1]) : 0, files = argc > 3 ? argc - 3 : 0;
+    random_state += argc > 2 ? strtoull(argv[2], NULL, 0) : 0;
+    const int signals[] = {SIGABRT, SIGFPE, SIGSEGV, SIGBUS, SIGILL};
+    for (unsigned i = 0; i < sizeof signals / sizeof signals[0]; i++)
+        signal(signals[i], keep_input);
     for (int i = 0; i < count; i++) {
         input_size = generate(input);
         LLVMFuzzerTestOneInput(input, input_size);
     }
     input_size = 0;
-    for (int i = 2; i < argc; i++)
-        run_file(argv[i]);
-    printf("%d passed, 0 failed\n", count + (argc > 2 ? argc - 2 : 0));
+    for (int i = 0; i < files; i++)
+        run_file(argv[3 + i]);
+    printf("%d passed, 0 failed\n", count + files);
     return 0;
 }
