@@ -144,8 +144,8 @@ static struct difference compare_x87(const struct reference_state *ours, const s
         if (a != b)
             return different(DIFFERENT_X87, i, a, b);
         if (memcmp(ours->st[i] + 8, theirs->st[i] + 8, 2) != 0)
-            return different(DIFFERENT_X87, X87_EXPONENT + i, ours->st[i][8] | ours->st[i][9] << 8u,
-                             theirs->st[i][8] | theirs->st[i][9] << 8u);
+            return different(DIFFERENT_X87, X87_EXPONENT + i, ours->st[i][8] | (uint64_t)ours->st[i][9] << 8,
+                             theirs->st[i][8] | (uint64_t)theirs->st[i][9] << 8);
     }
     if (ours->fpu_control != theirs->fpu_control)
         return different(DIFFERENT_X87, X87_CONTROL, ours->fpu_control, theirs->fpu_control);
