@@ -239,7 +239,8 @@ static cycle_t choose_deadline(const struct machine *machine, const struct cpu *
 static void run_processor(struct machine *machine, struct cpu *cpu, const struct vmxon_limits *limits, bool single)
 {
     cycle_t start = cpu_now(cpu);
-    bool compare = machine->lockstep && cpu->activity == ACTIVITY_ACTIVE && reference_lockstep_before(machine->reference, cpu);
+    bool compare =
+        machine->lockstep && cpu->activity == ACTIVITY_ACTIVE && reference_lockstep_before(machine->reference, cpu);
     enum exec_result result = cpu_run(cpu, choose_deadline(machine, cpu, limits), single);
     char text[sizeof machine->outcome.text];
     if (compare && !reference_lockstep_after(machine->reference, cpu, text, sizeof text))
