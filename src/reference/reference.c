@@ -199,9 +199,11 @@ static bool uses_mmx(const struct insn *in, const uint8_t *bytes, unsigned code_
     return !encode_has_prefix(&layout, bytes, 0x66);
 }
 
-// What the engine runs in 32-bit code only; there the encodings mean the same.
+// What the engine runs in 32-bit code only; there the encodings mean the same. The layout of an x87 environment goes by the operand size.
 static bool needs_32_bit_engine(const struct insn *in)
 {
+    if (x87_is_environment(in))
+        return false;
     return op_class(in->op) != OP_CLASS_INTEGER || in->vex || in->op == OP_ADCX || in->op == OP_ADOX;
 }
 
