@@ -15,6 +15,11 @@ static bool is_environment(const struct insn *in, unsigned group)
     return in->form == FORM_MEM && in->reg == group && (escape == 1 || escape == 5);
 }
 
+bool x87_is_environment(const struct insn *in)
+{
+    return op_class(in->op) == OP_CLASS_X87 && (is_environment(in, STORE_GROUP) || is_environment(in, LOAD_GROUP));
+}
+
 static bool is_16_bit(unsigned size) { return size == SIZE_16 || size == SIZE_16_SAVE; }
 
 static uint32_t get(const uint8_t *bytes, unsigned size)

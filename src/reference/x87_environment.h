@@ -6,6 +6,9 @@
 
 #include "cpu/cpu.h"
 
+// FNSTENV, FNSAVE, FLDENV, FRSTOR.
+bool x87_is_environment(const struct insn *in);
+
 // FNSTENV, FNSAVE: puts the pointers of `cpu` into the operand, `size` bytes (14, 28, 94 or 108). Nothing for other instructions.
 void x87_environment_store(const struct cpu *cpu, const struct insn *in, uint8_t *memory, unsigned size);
 // FLDENV, FRSTOR: takes the pointers from the operand.
